@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test quick lint types docs bench clean
+
+## demo: train with four methods on the embedded digits, print a table, write a report
+demo: $(VENV)/.demo
+	$(BIN)/tacit compare synchronous local_sgd:period=16 fda:theta=0.5 fedadam:lr=0.1,server_lr=0.01 \
+	    --workers 10 --epochs 60 --target 0.95 --seed 0
+
+## test: the whole test suite
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+## quick: the tests without the slow ones
+quick: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --quiet
+
+## bench: every benchmark in its short form
+bench: $(VENV)/.dev
+	for b in fda sketch simulation; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$b.py --quick || exit 1; done
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(INSTALL) -e '.[all]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(INSTALL) -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

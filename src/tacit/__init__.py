@@ -1,0 +1,36 @@
+"""Tacit: distributed deep learning that speaks only when it must."""
+
+from tacit.fleet import Link, LocalFleet, ProcessGroupFleet
+from tacit.recipes import (
+    RECIPES,
+    Recipe,
+    diloco,
+    fda,
+    fedadagrad,
+    fedadam,
+    fedavg,
+    fedavgm,
+    local_sgd,
+    synchronous,
+)
+from tacit.simulate import Evaluation, Simulation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RECIPES",
+    "Evaluation",
+    "Link",
+    "LocalFleet",
+    "ProcessGroupFleet",
+    "Recipe",
+    "Simulation",
+    "diloco",
+    "fda",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "local_sgd",
+    "synchronous",
+]

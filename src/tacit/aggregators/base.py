@@ -1,0 +1,33 @@
+"""How models or gradients are combined: the aggregator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from tacit.fleet import Fleet, Kind
+from tacit.setting import Setting
+
+
+class Aggregator(ABC):
+    """Combines one row of each participating worker into one vector.
+
+    Called with rows ``(n, d)``, and weights ``(n,)`` or None, it gives ``(d,)``. Over a fleet,
+    :meth:`combine` gathers the rows first; an aggregator that is a sum need not.
+    """
+
+    def start(self, setting: Setting) -> None:
+        """Begin a run."""
+        del setting
+
+    @abstractmethod
+    def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """``(n, d) -> (d,)``."""
+
+    def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
+        """The combination of the participants' rows, in every process.
+
+        ``rows``: the hosted workers', ``(L, d)``. ``participants``: ``(K,)`` bool.
+        """
+        return self(fleet.gather_rows(rows, kind)[participants.to(rows.device)])

@@ -1,0 +1,36 @@
+"""The mean and the weighted mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tacit.aggregators.base import Aggregator
+from tacit.fleet import Fleet, Kind
+from tacit.fleet.fleet import weighted_sum
+from tacit.setting import Setting
+
+
+class Mean(Aggregator):
+    """The plain mean: an all-reduce."""
+
+    def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
+        weights = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights
+        return weighted_sum(rows, weights / weights.sum())
+
+    def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
+        weights = None if participants.all() else participants.to(torch.float64)
+        return fleet.mean(rows, kind, weights)
+
+
+class WeightedMean(Mean):
+    """The mean weighted by each worker's number of samples (McMahan et al. 2017, FedAvg)."""
+
+    def __init__(self) -> None:
+        self.samples = torch.empty(0)
+
+    def start(self, setting: Setting) -> None:
+        self.samples = setting.sample_counts()
+
+    def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
+        return fleet.mean(rows, kind, self.samples * participants)

@@ -1,0 +1,139 @@
+"""Checkpoints: a tree of tensors, arrays, numbers and text in a file, without pickle.
+
+A file is a magic word, a JSON outline in which every tensor is a number, the tensors as messages of
+:mod:`tacit.wire`, and a checksum. A checkpoint is a folder: one file for what all workers share,
+one for each worker, so that any layout of processes can read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tacit import wire
+from tacit.errors import PeerError, UserError
+from tacit.fleet import Fleet
+
+_MAGIC = b"TACITCK1"
+
+
+def save(path: Path, tree: Any) -> None:
+    """Write a tree of dictionaries, lists and tuples, whole or not at all.
+
+    Dictionary keys become text. Leaves: tensors, NumPy arrays, numbers, text, truth values, None.
+    """
+    tensors: list[bytes] = []
+    outline = json.dumps(_outline(tree, tensors)).encode()
+    body = b"".join([_MAGIC, struct.pack("<Q", len(outline)), outline, *tensors])
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(body)
+        file.write(struct.pack("<I", zlib.crc32(body)))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> Any:
+    """Read what :func:`save` wrote. Raises UserError for a missing or damaged file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"the checkpoint has no {path}") from None
+    damaged = UserError(f"{path} is damaged; delete it and resume from another checkpoint")
+    body, checksum = content[:-4], content[-4:]
+    if not body.startswith(_MAGIC) or struct.pack("<I", zlib.crc32(body)) != checksum:
+        raise damaged
+    try:
+        (length,) = struct.unpack_from("<Q", body, len(_MAGIC))
+        start = len(_MAGIC) + 8 + length
+        outline = json.loads(body[start - length : start])
+        tensors = []
+        while start < len(body):
+            tensor, start = wire.decode_from(body, start, str(path))
+            tensors.append(tensor)
+        return _rebuild(outline, tensors)
+    except (struct.error, json.JSONDecodeError, PeerError, IndexError):
+        raise damaged from None
+
+
+def _outline(tree: Any, tensors: list[bytes]) -> Any:
+    if isinstance(tree, torch.Tensor | np.ndarray):
+        kind = "array" if isinstance(tree, np.ndarray) else "tensor"
+        tensors.append(wire.encode(torch.as_tensor(tree)))
+        return {f"${kind}": len(tensors) - 1}
+    if isinstance(tree, Mapping):
+        return {str(key): _outline(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        return {"$tuple": [_outline(value, tensors) for value in tree]}
+    if isinstance(tree, list):
+        return [_outline(value, tensors) for value in tree]
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    raise TypeError(f"a checkpoint cannot hold a {type(tree).__name__}")
+
+
+def _rebuild(outline: Any, tensors: list[torch.Tensor]) -> Any:
+    if isinstance(outline, list):
+        return [_rebuild(value, tensors) for value in outline]
+    if not isinstance(outline, dict):
+        return outline
+    match outline:
+        case {"$tensor": number}:
+            return tensors[number]
+        case {"$array": number}:
+            return tensors[number].numpy()
+        case {"$tuple": values}:
+            return tuple(_rebuild(value, tensors) for value in values)
+    return {key: _rebuild(value, tensors) for key, value in outline.items()}
+
+
+# -- a folder with one file a worker
+
+
+def write_folder(
+    folder: Path, step: int, fleet: Fleet, shared: Any, workers: Mapping[int, Any]
+) -> None:
+    """Every process calls this with its hosted workers' states. The folder ``folder/step-N`` appears
+    when all files are there; ``folder/latest`` then names it, and older ones are deleted."""
+    final = folder / f"step-{step:09d}"
+    building = folder / f".{final.name}.tmp"
+    if fleet.leader:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+    fleet.barrier()
+    for worker, state in workers.items():
+        save(building / f"worker-{worker:05d}.tacit", state)
+    fleet.barrier()
+    if fleet.leader:
+        save(building / "shared.tacit", shared)
+        shutil.rmtree(final, ignore_errors=True)
+        building.rename(final)
+        pointer = folder / ".latest.tmp"
+        pointer.write_text(final.name)
+        os.replace(pointer, folder / "latest")
+        for other in folder.glob("step-*"):
+            if other != final:
+                shutil.rmtree(other, ignore_errors=True)
+    fleet.barrier()
+
+
+def read_folder(folder: Path, workers: Iterable[int]) -> tuple[Any, dict[int, Any]]:
+    """The latest checkpoint: what is shared, and the states of these workers."""
+    try:
+        latest = folder / (folder / "latest").read_text().strip()
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no checkpoint in {folder}; run with --checkpoint-every"
+        ) from None
+    shared = load(latest / "shared.tacit")
+    return shared, {k: load(latest / f"worker-{k:05d}.tacit") for k in workers}

@@ -1,0 +1,23 @@
+"""The workers of a run, their collectives, and what these cost."""
+
+from tacit.fleet.fleet import Fleet, Pending, Ready, layout
+from tacit.fleet.ledger import CHARGED, KINDS, Event, Kind, Ledger
+from tacit.fleet.link import Link, predicted_seconds
+from tacit.fleet.local import LocalFleet
+from tacit.fleet.process_group import ProcessGroupFleet
+
+__all__ = [
+    "CHARGED",
+    "KINDS",
+    "Event",
+    "Fleet",
+    "Kind",
+    "Ledger",
+    "Link",
+    "LocalFleet",
+    "Pending",
+    "ProcessGroupFleet",
+    "Ready",
+    "layout",
+    "predicted_seconds",
+]

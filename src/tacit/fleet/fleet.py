@@ -1,0 +1,201 @@
+"""The fleet: the K workers of a run as one process sees them.
+
+A process hosts some of the workers, and a tensor that differs from worker to worker has a leading
+dimension for them: shape ``(L, ...)``, L = workers hosted here. A simulation is one process that
+hosts all of them, a cluster is K processes that host one each; the code above a fleet is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.errors import UserError
+from tacit.fleet.ledger import Kind, Ledger
+
+#: Columns summed (and, by the deterministic reduction, gathered) at a time.
+_CHUNK = 1 << 20
+#: Rows up to this long are summed in one call.
+_SMALL = 1 << 13
+
+
+class Pending(Protocol):
+    """A result that is on its way."""
+
+    def wait(self) -> Tensor: ...
+
+
+class Ready:
+    """A result that is already there."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+
+    def wait(self) -> Tensor:
+        return self._value
+
+
+class Fleet(ABC):
+    """Collectives over the workers, each of which reports to the ledger.
+
+    ``deterministic``: every process gathers all rows and sums them alike, so that every layout gives
+    the same bits. It costs the traffic of an all-gather.
+    """
+
+    def __init__(self, size: int, hosted: range, deterministic: bool = False) -> None:
+        if size < 1:
+            raise UserError(f"a fleet needs at least 1 worker, got {size}")
+        self.size = size
+        self.hosted = hosted
+        self.deterministic = deterministic
+        self.ledger = Ledger(size)
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process hosts worker 0: the one that prints and writes shared files."""
+        return 0 in self.hosted
+
+    # -- collectives
+
+    def mean(self, rows: Tensor, kind: Kind, weights: Tensor | None = None) -> Tensor:
+        """The (weighted) mean of all workers' rows: ``(L, n) -> (n,)``.
+
+        ``weights``: shape ``(K,)``, the same in every process, not negative, not all zero. A
+        worker of weight 0 takes no part: nothing is charged to it and its row is not read.
+        """
+        return self.mean_later(rows, kind, weights, overlapped=False).wait()
+
+    def mean_later(
+        self,
+        rows: Tensor,
+        kind: Kind,
+        weights: Tensor | None = None,
+        overlapped: bool = True,
+    ) -> Pending:
+        """Start :meth:`mean` and return at once; ``wait()`` gives the result."""
+        self._check_rows(rows)
+        if not rows.is_floating_point():
+            raise UserError(f"a mean needs floating-point rows, got {rows.dtype}")
+        share = self._shares(weights)
+        participants = None if weights is None else (share > 0).numpy()
+        self.ledger.reduce(kind, _row_bytes(rows), participants, overlapped)
+        if self.deterministic:
+            return Ready(self._gathered_mean(rows, share))
+        return self._sum_later(weighted_sum(rows, share[self.hosted.start : self.hosted.stop]))
+
+    def max(self, rows: Tensor, kind: Kind) -> Tensor:
+        """The element-wise maximum over all workers: ``(L, n) -> (n,)``."""
+        self._check_rows(rows)
+        self.ledger.reduce(kind, _row_bytes(rows))
+        return self._max(rows.amax(dim=0))
+
+    def any(self, flags: Tensor, kind: Kind) -> bool:
+        """Whether any worker's flag is set; ``flags``: ``(L,)``. Charged 1 byte a worker."""
+        self._check_rows(flags, dims=1)
+        self.ledger.reduce(kind, 1)
+        return bool(self._max(flags.to(torch.uint8).amax(dim=0, keepdim=True)).item())
+
+    def gather_rows(self, rows: Tensor, kind: Kind) -> Tensor:
+        """Everybody's rows, in worker order: ``(L, n) -> (K, n)``; not to be written to."""
+        self._check_rows(rows)
+        self.ledger.gather(kind, [_row_bytes(rows)] * self.size)
+        return self._gather_rows(rows)
+
+    def gather_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes]:
+        """Everybody's messages in worker order; ``messages``: the hosted workers', any lengths."""
+        if len(messages) != len(self.hosted):
+            raise UserError(f"{len(messages)} messages from {len(self.hosted)} hosted workers")
+        gathered = self._gather_bytes(messages)
+        self.ledger.gather(kind, [len(message) for message in gathered])
+        return gathered
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait until every process is here. Not charged."""
+
+    @abstractmethod
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over processes (not workers) of ``values``: bookkeeping, not charged."""
+
+    # -- what an implementation provides
+
+    @abstractmethod
+    def _sum_later(self, partial: Tensor) -> Pending: ...
+
+    @abstractmethod
+    def _max(self, partial: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _gather_rows(self, rows: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]: ...
+
+    # -- shared pieces
+
+    def _gathered_mean(self, rows: Tensor, share: Tensor) -> Tensor:
+        starts = range(0, max(1, rows.shape[1]), _CHUNK)
+        chunks = (self._gather_rows(rows[:, start : start + _CHUNK]) for start in starts)
+        return torch.cat([weighted_sum(chunk, share) for chunk in chunks])
+
+    def _shares(self, weights: Tensor | None) -> Tensor:
+        if weights is None:
+            return torch.full((self.size,), 1.0 / self.size, dtype=torch.float64)
+        weights = weights.to("cpu", torch.float64)
+        total = weights.sum()
+        valid = weights.shape == (self.size,) and bool((weights >= 0).all())
+        if not (valid and 0 < total < math.inf):
+            raise UserError(
+                f"weights must be {self.size} numbers, none negative and not all zero, "
+                f"got {weights.tolist()}"
+            )
+        return weights / total
+
+    def _check_rows(self, rows: Tensor, dims: int = 2) -> None:
+        if rows.dim() != dims or rows.shape[0] != len(self.hosted):
+            what = "row (L, n)" if dims == 2 else "flag (L,)"
+            raise UserError(
+                f"expected one {what} for each of {len(self.hosted)} hosted workers, "
+                f"got shape {tuple(rows.shape)}"
+            )
+
+
+def weighted_sum(rows: Tensor, share: Tensor) -> Tensor:
+    """``sum_k share_k rows_k``: ``(n, d) -> (d,)``. Rows of share 0 are not read.
+
+    Equal rows give equal bits, wherever they lie in memory.
+    """
+    chosen = share > 0
+    if not chosen.all():
+        rows, share = rows[chosen.to(rows.device)], share[chosen]
+    pieces = [_sum_piece(piece, share) for piece in torch.split(rows, _CHUNK, dim=1)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _sum_piece(rows: Tensor, share: Tensor) -> Tensor:
+    if rows.shape[1] <= _SMALL:
+        # one call instead of n; a fresh copy, so that the sum does not depend on alignment
+        return share.to(rows) @ rows.clone(memory_format=torch.contiguous_format)
+    total = rows.new_zeros(rows.shape[1])
+    for row, weight in zip(rows, share.tolist(), strict=True):
+        total.add_(row, alpha=weight)
+    return total
+
+
+def layout(size: int, processes: int) -> list[range]:
+    """The usual layout: consecutive workers, as evenly as it goes."""
+    if not 1 <= processes <= size:
+        raise UserError(f"{processes} processes cannot share {size} workers: each needs at least 1")
+    ends = np.linspace(0, size, processes + 1).round().astype(int).tolist()
+    return [range(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+def _row_bytes(rows: Tensor) -> int:
+    return rows[0].numel() * rows.element_size()

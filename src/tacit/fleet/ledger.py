@@ -1,0 +1,184 @@
+"""The ledger: every message of a run, as an event.
+
+An operation among ``n`` participants is one event. What it costs each of them is counted from the
+buffers that were handed to the fleet, never from a formula about the method. The same run gives
+the same ledger however its workers are laid out over processes: a worker hosted in the same
+process still pays for what it would have sent.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Kind = Literal["model", "gradient", "monitoring", "control", "evaluation"]
+Operation = Literal["reduce", "gather"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+#: ``evaluation`` is the experimenter looking at the run: recorded, but no cost of the method.
+CHARGED: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "evaluation")
+
+_COLUMNS = ("step", "kind", "operation", "payload", "participants", "overlapped")
+
+
+class Event(NamedTuple):
+    """One operation.
+
+    ``payload``: for a reduce, the bytes each participant contributes (and gets back); for a
+    gather, the bytes all participants contribute together (and each gets back).
+    ``overlapped``: the operation ran beside the next step's computation.
+    """
+
+    step: int
+    kind: Kind
+    operation: Operation
+    payload: int
+    participants: int
+    overlapped: bool
+
+
+class Ledger:
+    """Bytes by kind and by worker, and the events behind them.
+
+    Sent and received bytes follow the star convention: in a reduce, a worker sends its
+    contribution once and receives the result once. :meth:`ring_bytes` gives the other usual one.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.step = 0
+        self._columns = {name: array("q") for name in _COLUMNS}
+        self._sent = {kind: np.zeros(workers, np.int64) for kind in KINDS}
+        self._received = {kind: np.zeros(workers, np.int64) for kind in KINDS}
+
+    # -- recording
+
+    def reduce(
+        self,
+        kind: Kind,
+        payload: int,
+        participants: npt.NDArray[np.bool_] | None = None,
+        overlapped: bool = False,
+    ) -> None:
+        """Each participant contributes ``payload`` bytes and gets the combined ``payload`` back."""
+        who = slice(None) if participants is None else participants
+        self._sent[kind][who] += payload
+        self._received[kind][who] += payload
+        count = self.workers if participants is None else int(participants.sum())
+        self._append(kind, "reduce", payload, count, overlapped)
+
+    def gather(self, kind: Kind, sizes: Sequence[int]) -> None:
+        """Worker ``k`` sends ``sizes[k]`` bytes; everybody receives what the others sent."""
+        lengths = np.asarray(sizes, np.int64)
+        total = int(lengths.sum())
+        self._sent[kind] += lengths
+        self._received[kind] += total - lengths
+        self._append(kind, "gather", total, self.workers, False)
+
+    def _append(
+        self, kind: Kind, operation: Operation, payload: int, participants: int, overlapped: bool
+    ) -> None:
+        row = (
+            self.step,
+            KINDS.index(kind),
+            OPERATIONS.index(operation),
+            payload,
+            participants,
+            int(overlapped),
+        )
+        for name, value in zip(_COLUMNS, row, strict=True):
+            self._columns[name].append(value)
+
+    # -- views
+
+    def __len__(self) -> int:
+        return len(self._columns["step"])
+
+    def __getitem__(self, index: int) -> Event:
+        step, kind, operation, payload, participants, overlapped = (
+            self._columns[name][index] for name in _COLUMNS
+        )
+        return Event(
+            step, KINDS[kind], OPERATIONS[operation], payload, participants, bool(overlapped)
+        )
+
+    def column(self, name: str) -> npt.NDArray[np.int64]:
+        """One field of all events, in order; kinds and operations as their index."""
+        return np.array(self._columns[name], np.int64)
+
+    def sent(self, kind: Kind | None = None) -> npt.NDArray[np.int64]:
+        """Bytes each worker has sent, shape ``(K,)``; of one kind, or of all charged kinds."""
+        return self._view(self._sent, kind)
+
+    def received(self, kind: Kind | None = None) -> npt.NDArray[np.int64]:
+        """Bytes each worker has received, shape ``(K,)``; of one kind, or of all charged kinds."""
+        return self._view(self._received, kind)
+
+    def _view(
+        self, table: Mapping[Kind, npt.NDArray[np.int64]], kind: Kind | None
+    ) -> npt.NDArray[np.int64]:
+        if kind is not None:
+            return table[kind].copy()
+        total: npt.NDArray[np.int64] = np.sum([table[k] for k in CHARGED], axis=0, dtype=np.int64)
+        return total
+
+    def bytes(self, kind: Kind | None = None) -> int:
+        """Bytes sent and received by all workers together: what a metered star would bill."""
+        return int(self.sent(kind).sum() + self.received(kind).sum())
+
+    def by_kind(self) -> dict[str, int]:
+        """:meth:`bytes` for every charged kind."""
+        return {kind: self.bytes(kind) for kind in CHARGED}
+
+    def by_round(self) -> npt.NDArray[np.int64]:
+        """Charged bytes of each round, star convention; a round ends with a model exchange."""
+        charged = self.column("kind") != KINDS.index("evaluation")
+        kinds, operations, steps, payload, participants = (
+            self.column(name)[charged]
+            for name in ("kind", "operation", "step", "payload", "participants")
+        )
+        both_ways = np.where(operations == OPERATIONS.index("reduce"), 2, 1)
+        ends = np.unique(steps[kinds == KINDS.index("model")])
+        rounds = np.searchsorted(ends, steps, side="left")
+        weights = both_ways * payload * participants
+        return np.bincount(rounds, weights=weights).astype(np.int64)
+
+    def count(self, kind: Kind) -> int:
+        """Number of operations of this kind."""
+        return int((self.column("kind") == KINDS.index(kind)).sum())
+
+    def ring_bytes(self, kind: Kind | None = None) -> int:
+        """Bytes all workers together put on the wire if every operation ran on a ring.
+
+        An all-reduce of ``b`` bytes makes each of ``n`` workers send ``2 (n-1)/n b``; an
+        all-gather makes each forward all messages but one.
+        """
+        kinds, payload = self.column("kind"), self.column("payload")
+        n = self.column("participants")
+        chosen = np.isin(kinds, [KINDS.index(k) for k in (CHARGED if kind is None else (kind,))])
+        reduce = self.column("operation") == OPERATIONS.index("reduce")
+        total = np.where(reduce, 2 * (n - 1) * payload, (n - 1) * payload)
+        return int(total[chosen].sum())
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "columns": {name: self.column(name) for name in _COLUMNS},
+            "sent": {kind: self._sent[kind].copy() for kind in KINDS},
+            "received": {kind: self._received[kind].copy() for kind in KINDS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step = int(state["step"])
+        for name in _COLUMNS:
+            self._columns[name] = array("q", np.asarray(state["columns"][name]).tolist())
+        for kind in KINDS:
+            self._sent[kind] = np.array(state["sent"][kind], np.int64)
+            self._received[kind] = np.array(state["received"][kind], np.int64)

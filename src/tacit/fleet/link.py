@@ -1,0 +1,112 @@
+"""The link model: what a ledger would have taken on a link of given bandwidth and latency."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tacit.errors import UserError
+from tacit.fleet.ledger import KINDS, OPERATIONS, Ledger
+
+_BITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Link:
+    """Every worker's link: ``bandwidth`` in bits a second each way, ``latency`` in seconds one way.
+
+    ``topology`` says how operations run:
+
+    - ``ring``: an all-reduce takes ``2 (n-1)`` hops and ``2 (n-1)/n`` of the payload,
+    - ``star``: a coordinator with the same kind of link takes in all contributions, then gives
+      the result to each.
+    """
+
+    bandwidth: float
+    latency: float = 0.0
+    topology: Literal["ring", "star"] = "ring"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bandwidth < math.inf or not 0 <= self.latency < math.inf:
+            raise UserError(
+                f"link: bandwidth must be above 0, latency at least 0 and both finite, got "
+                f"{self.bandwidth:g} bit/s and {self.latency:g} s"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Link:
+        """``"100mbit,20ms"``, optionally followed by ``,star``. Raises UserError."""
+        match = re.fullmatch(
+            r"([\d.]+)(bit|kbit|mbit|gbit)(?:,([\d.]+)(us|ms|s))?(?:,(ring|star))?",
+            text.lower().replace(" ", ""),
+        )
+        try:
+            if match is None:
+                raise ValueError
+            rate, rate_unit, delay, delay_unit, topology = match.groups()
+            latency = float(delay) * _SECONDS[delay_unit] if delay else 0.0
+            bandwidth = float(rate) * _BITS[rate_unit]
+        except ValueError:
+            raise UserError(
+                f"link {text!r} is not understood; write bandwidth and one-way latency "
+                "like 100mbit,20ms"
+            ) from None
+        return cls(bandwidth, latency, "star" if topology == "star" else "ring")
+
+    def __str__(self) -> str:
+        """What :meth:`parse` reads back as the same link."""
+        rate = [unit for unit in ("gbit", "mbit", "kbit") if self.bandwidth >= _BITS[unit]]
+        text = _exact(self.bandwidth, [*rate, "bit"], _BITS)
+        text += "," + _exact(self.latency, ["ms", "us", "s"], _SECONDS)
+        return text if self.topology == "ring" else f"{text},star"
+
+    def seconds(
+        self,
+        operation: npt.NDArray[np.int64],
+        payload: npt.NDArray[np.int64],
+        participants: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float64]:
+        """Time of each operation; arguments are columns of a ledger."""
+        n = participants.astype(np.float64)
+        reduce = operation == OPERATIONS.index("reduce")
+        if self.topology == "ring":
+            hops = np.where(reduce, 2 * (n - 1), n - 1)
+            share = (n - 1) / np.maximum(n, 1)
+            volume = np.where(reduce, 2 * share * payload, share * payload)
+        else:
+            hops = np.full_like(n, 2.0)
+            volume = np.where(reduce, 2 * n * payload, (n + 1) * payload)
+        alone = participants <= 1
+        return np.where(alone, 0.0, hops * self.latency + volume * 8 / self.bandwidth)
+
+
+def _exact(value: float, units: list[str], sizes: dict[str, float]) -> str:
+    """``value`` in the first of ``units`` that holds it without loss; the last one's size is 1."""
+    for unit in units:
+        text = np.format_float_positional(value / sizes[unit], trim="-")
+        if float(text) * sizes[unit] == value:
+            break
+    return text + unit
+
+
+def predicted_seconds(ledger: Ledger, link: Link, steps: int, step_seconds: float) -> float:
+    """The virtual clock: how long ``steps`` steps and their messages take on ``link``.
+
+    ``step_seconds`` is one worker's measured computation for one step. Workers compute at the same
+    time. An overlapped operation hides behind the next step's computation as far as it fits.
+    """
+    seconds = link.seconds(
+        ledger.column("operation"), ledger.column("payload"), ledger.column("participants")
+    )
+    seconds[ledger.column("kind") == KINDS.index("evaluation")] = 0.0
+    overlapped = ledger.column("overlapped") == 1
+    blocking = float(seconds[~overlapped].sum())
+    hidden = np.bincount(ledger.column("step")[overlapped], weights=seconds[overlapped])
+    excess = float(np.maximum(hidden - step_seconds, 0.0).sum())
+    return steps * step_seconds + blocking + excess

@@ -1,0 +1,100 @@
+"""Workers spread over the processes of a ``torch.distributed`` process group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tacit.errors import UserError
+from tacit.fleet.fleet import Fleet, Pending, Ready
+
+# torch 2.13 renamed it, and warns about the old name
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class ProcessGroupFleet(Fleet):
+    """Process ``r`` hosts the next ``workers[r]`` workers, in rank order.
+
+    ``workers``: how many workers this process hosts (1: a plain cluster). Ranks may differ.
+    ``group``: the process group; the default one if not given. Works on gloo and NCCL, on which
+    an all-gather of unequal lengths fails or is slow: lengths go first, then padded buffers.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        group: dist.ProcessGroup | None = None,
+        device: torch.device | str = "cpu",
+        deterministic: bool = False,
+    ) -> None:
+        if not dist.is_initialized():
+            raise UserError("torch.distributed is not initialised; call init_process_group first")
+        self.group = group
+        self.device = torch.device(device)
+        self.rank = dist.get_rank(group)
+        counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=self.device)
+        counts[self.rank] = workers
+        dist.all_reduce(counts, group=group)
+        self.counts: list[int] = counts.tolist()
+        if min(self.counts) < 1:
+            raise UserError(f"every process must host at least 1 worker, got {self.counts}")
+        start = sum(self.counts[: self.rank])
+        super().__init__(sum(self.counts), range(start, start + workers), deterministic)
+
+    def barrier(self) -> None:
+        dist.barrier(self.group)
+
+    def total(self, values: Tensor) -> Tensor:
+        values = values.to(self.device, copy=True)
+        dist.all_reduce(values, group=self.group)
+        return values
+
+    def _sum_later(self, partial: Tensor) -> Pending:
+        if len(self.counts) == 1:
+            return Ready(partial)
+        return _Reduction(partial, dist.all_reduce(partial, group=self.group, async_op=True))
+
+    def _max(self, partial: Tensor) -> Tensor:
+        partial = partial.contiguous()
+        dist.all_reduce(partial, op=dist.ReduceOp.MAX, group=self.group)
+        return partial
+
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        tallest = max(self.counts)
+        padded = rows.new_zeros((tallest, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        out = rows.new_empty((len(self.counts) * tallest, *rows.shape[1:]))
+        _all_gather(out, padded, group=self.group)
+        blocks = out.view(len(self.counts), tallest, *rows.shape[1:])
+        if min(self.counts) == tallest:
+            return out
+        return torch.cat([block[:n] for block, n in zip(blocks, self.counts, strict=True)])
+
+    def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]:
+        lengths = torch.tensor([[len(m)] for m in messages], device=self.device)
+        every = self._gather_rows(lengths).flatten().tolist()
+        longest = max(every)
+        if longest == 0:
+            return [b""] * self.size
+        padded = torch.zeros((len(messages), longest), dtype=torch.uint8)
+        for row, message in zip(padded, messages, strict=True):
+            if message:
+                row[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        gathered = self._gather_rows(padded.to(self.device)).cpu()
+        return [row[:n].numpy().tobytes() for row, n in zip(gathered, every, strict=True)]
+
+
+class _Reduction:
+    """An all-reduce in flight."""
+
+    def __init__(self, buffer: Tensor, work: Any) -> None:
+        self._buffer = buffer
+        self._work = work
+
+    def wait(self) -> Tensor:
+        self._work.wait()
+        return self._buffer

@@ -1,0 +1,163 @@
+"""One short function for each published method: parts, put together.
+
+Every recipe is new each time it is called and belongs to one run. ``gradients`` happens between the
+backward pass and the local optimizer step, ``averaging`` after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+
+from tacit.aggregators import OuterOptimizer, WeightedMean
+from tacit.averaging import ModelAveraging, Travels
+from tacit.errors import unknown
+from tacit.gradients import GradientExchange
+from tacit.optimizers import OptimizerFactory
+from tacit.topologies import Sampled
+from tacit.triggers import (
+    Estimator,
+    Every,
+    EveryEpochs,
+    Exact,
+    Linear,
+    ModelVariance,
+    Naive,
+    Sketch,
+)
+
+
+@dataclass
+class Recipe:
+    """A method: what it exchanges, and where in the step.
+
+    ``optimizer``: the local optimizer, where it is part of the method; else the task's is used.
+    """
+
+    name: str
+    gradients: GradientExchange | None = None
+    averaging: ModelAveraging | None = None
+    optimizer: OptimizerFactory | None = None
+
+
+def synchronous(exchange: Literal["gradients", "models"] = "gradients") -> Recipe:
+    """Synchronous training: average every step.
+
+    ``gradients``: what DistributedDataParallel computes. ``models``: average the models after each
+    local step and leave optimizer states local, which is the FDA paper's "Synchronous".
+    """
+    if exchange == "models":
+        return Recipe("synchronous", averaging=ModelAveraging(Every(1)))
+    if exchange == "gradients":
+        return Recipe("synchronous", gradients=GradientExchange())
+    raise unknown("exchange", exchange, ["gradients", "models"])
+
+
+def local_sgd(period: int = 16, buffers: Travels = "local") -> Recipe:
+    """Local SGD (Stich 2019): average the models every ``period`` steps. Any local optimizer."""
+    return Recipe("local_sgd", averaging=ModelAveraging(Every(period), buffers=buffers))
+
+
+def fda(
+    theta: float,
+    estimator: Literal["linear", "sketch", "naive", "exact"] = "linear",
+    every: int = 1,
+    lag: int = 0,
+    rows: int = 5,
+    columns: int = 250,
+    epsilon: float | None = None,
+    buffers: Travels = "local",
+    optimizer_state: Travels = "local",
+) -> Recipe:
+    """Federated Dynamic Averaging: average the models when their variance passes ``theta``.
+
+    ``linear`` and ``sketch`` are the paper's LinearFDA and SketchFDA; ``rows``, ``columns`` and
+    ``epsilon`` belong to the sketch. Theologitis et al., EDBT 2025, Algorithm 1.
+    """
+    estimators: dict[str, Callable[[], Estimator]] = {
+        "linear": Linear,
+        "sketch": partial(Sketch, rows, columns, epsilon),
+        "naive": Naive,
+        "exact": Exact,
+    }
+    if estimator not in estimators:
+        raise unknown("estimator", estimator, estimators)
+    trigger = ModelVariance(theta, estimators[estimator](), every)
+    averaging = ModelAveraging(trigger, buffers=buffers, optimizer_state=optimizer_state, lag=lag)
+    return Recipe("fda", averaging=averaging)
+
+
+def fedavg(fraction: float = 1.0, epochs: float = 1.0, lr: float = 0.01) -> Recipe:
+    """FedAvg (McMahan et al. 2017): each round, a sampled ``fraction`` of the workers runs
+    ``epochs`` local epochs of SGD; their models are averaged, weighted by their numbers of samples.
+    """
+    return _fedopt("fedavg", None, fraction, epochs, lr)
+
+
+def fedavgm(
+    fraction: float = 1.0,
+    epochs: float = 1.0,
+    lr: float = 0.0316,
+    server_lr: float = 0.316,
+    momentum: float = 0.9,
+) -> Recipe:
+    """FedAvgM (Hsu et al. 2019): FedAvg with server momentum. Defaults of the FDA paper."""
+    server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum)
+    return _fedopt("fedavgm", server, fraction, epochs, lr)
+
+
+def fedadam(
+    fraction: float = 1.0,
+    epochs: float = 1.0,
+    lr: float = 0.01,
+    server_lr: float = 1e-3,
+    eps: float = 1e-7,
+) -> Recipe:
+    """FedAdam (Reddi et al. 2021): FedAvg with Adam on the server. Defaults of the FDA paper."""
+    server = partial(torch.optim.Adam, lr=server_lr, eps=eps)
+    return _fedopt("fedadam", server, fraction, epochs, lr)
+
+
+def fedadagrad(
+    fraction: float = 1.0,
+    epochs: float = 1.0,
+    lr: float = 0.01,
+    server_lr: float = 1e-2,
+    eps: float = 1e-3,
+) -> Recipe:
+    """FedAdagrad (Reddi et al. 2021): FedAvg with Adagrad on the server."""
+    server = partial(torch.optim.Adagrad, lr=server_lr, eps=eps)
+    return _fedopt("fedadagrad", server, fraction, epochs, lr)
+
+
+def diloco(
+    period: int = 50, server_lr: float = 0.7, momentum: float = 0.9, nesterov: bool = True
+) -> Recipe:
+    """DiLoCo (Douillard et al. 2023): local training for ``period`` steps, then a Nesterov step on
+    the averaged pseudo-gradient. The task's optimizer (published: AdamW) is the inner one."""
+    server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum, nesterov=nesterov)
+    averaging = ModelAveraging(Every(period), outer=OuterOptimizer(server))
+    return Recipe("diloco", averaging=averaging)
+
+
+def _fedopt(
+    name: str, server: OptimizerFactory | None, fraction: float, epochs: float, lr: float
+) -> Recipe:
+    averaging = ModelAveraging(
+        EveryEpochs(epochs),
+        aggregator=WeightedMean(),
+        outer=OuterOptimizer(server) if server is not None else None,
+        topology=Sampled(fraction) if fraction != 1 else None,
+    )
+    return Recipe(name, averaging=averaging, optimizer=partial(torch.optim.SGD, lr=lr))
+
+
+#: Every recipe by its name on the command line.
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    f.__name__: f
+    for f in (synchronous, local_sgd, fda, fedavg, fedavgm, fedadam, fedadagrad, diloco)
+}

@@ -1,0 +1,28 @@
+"""What a method may know about the run it is part of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``workers``: K. ``d``: number of trainable parameters. ``steps_per_epoch``: local steps in
+    which all workers together see as many samples as there are. ``samples``: how many samples each
+    worker has, shape ``(K,)``; equal if not given."""
+
+    workers: int
+    d: int
+    seed: int = 0
+    steps_per_epoch: float = 1.0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    samples: Tensor | None = None
+
+    def sample_counts(self) -> Tensor:
+        """Samples of each worker, ``(K,)`` float64."""
+        if self.samples is None:
+            return torch.ones(self.workers, dtype=torch.float64)
+        return self.samples.to(torch.float64)

@@ -1,0 +1,297 @@
+"""Training K workers on one task with one recipe: the same loop in one process or in many.
+
+For example::
+
+    for evaluation in Simulation(task, tacit.fda(theta=1.0), LocalFleet(10)).run(steps=500):
+        print(evaluation.step, evaluation.accuracy, evaluation.bytes)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit import rng
+from tacit.averaging import consensus
+from tacit.fleet import Fleet, Link, predicted_seconds
+from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
+from tacit.recipes import Recipe
+from tacit.replicas import Replicas
+from tacit.setting import Setting
+from tacit.tasks.batches import Batches, Order
+from tacit.tasks.partition import partition as split
+from tacit.tasks.task import Task, parameter_groups
+from tacit.training import Execution, LocalTraining
+
+#: Test samples in one forward pass of an evaluation.
+_EVALUATION_BATCH = 500
+
+
+@dataclass
+class Evaluation:
+    """The run as seen after ``step`` steps.
+
+    ``accuracy`` and ``loss`` are those of the consensus model on the test data; ``train_loss`` the
+    mean batch loss of the workers since the last evaluation. ``bytes``: by kind, sent and received
+    by all workers together. ``checks``: (step, estimate, synchronised) of every step since the
+    last evaluation that had an estimate or a synchronisation. ``predicted_seconds``: the virtual
+    clock on the run's link; ``step_seconds``: a worker's measured computation for one step.
+    """
+
+    step: int
+    epoch: float
+    accuracy: float
+    loss: float
+    train_loss: float
+    synchronisations: int
+    bytes: dict[str, int]
+    ring_bytes: int
+    seconds: float
+    step_seconds: float
+    predicted_seconds: float | None = None
+    checks: list[tuple[int, float | None, bool]] = field(default_factory=list)
+
+    @property
+    def total_bytes(self) -> int:
+        """Charged bytes of all kinds."""
+        return sum(self.bytes.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a line of ``metrics.jsonl``."""
+        return asdict(self)
+
+
+class Simulation:
+    """A run: the hosted workers' models, data and optimizers, and the recipe that joins them.
+
+    ``partition``: how the training data is split, as on the command line (``iid``, ``sorted:0.6``,
+    ``label:0``, ``dirichlet:0.5``, ...). ``order``: ``shuffle`` or ``resample``, see ``Batches``.
+    ``optimizer``: overrides the task's; a recipe's own comes first. ``link``: of the virtual clock.
+    Raises UserError where the pieces do not fit, TrainingDiverged when a loss is not finite.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        fleet: Fleet,
+        *,
+        seed: int = 0,
+        partition: str = "iid",
+        batch_size: int | None = None,
+        order: Order = "shuffle",
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        execution: Execution = "auto",
+        device: torch.device | str = "cpu",
+        link: Link | None = None,
+    ) -> None:
+        self.task, self.recipe, self.fleet, self.link = task, recipe, fleet, link
+        batch_size = batch_size or task.batch_size
+        _keep_freed_memory()
+        shards = split(partition, task.train, fleet.size, seed)
+        with rng.scoped(seed, "model"):
+            module = task.model()
+        self.replicas = Replicas(
+            module, len(fleet.hosted), parameter_groups(task, module), device=device
+        )
+        averaging = recipe.averaging
+        partial = averaging is not None and averaging.topology.partial
+        self.optimizer = LocalOptimizer(
+            self.replicas,
+            recipe.optimizer or optimizer or task.optimizer,
+            scheduler,
+            together=False if partial else None,
+        )
+        if execution == "auto" and (partial or fleet.deterministic):
+            execution = "loop"  # the same bits whoever is sampled, and hosted here
+        self.training = LocalTraining(
+            task,
+            self.replicas,
+            self.optimizer,
+            fleet.hosted,
+            [Batches(shards[k], batch_size, seed, k, order) for k in fleet.hosted],
+            seed,
+            execution,
+            device,
+        )
+        self.setting = Setting(
+            workers=fleet.size,
+            d=self.replicas.d,
+            seed=seed,
+            steps_per_epoch=len(task.train) / (fleet.size * batch_size),
+            device=torch.device(device),
+            samples=torch.tensor([len(shard) for shard in shards]),
+        )
+        if recipe.gradients is not None:
+            recipe.gradients.start(fleet, self.replicas, self.setting)
+        if averaging is not None:
+            averaging.start(fleet, self.replicas, self.optimizer, self.setting)
+        self._everyone = torch.ones(fleet.size, dtype=torch.bool)
+        self.steps = 0
+        self.synchronisations = 0
+        self._compute_seconds = 0.0
+        self._seconds = 0.0
+        self._losses = torch.zeros(2, dtype=torch.float64)  # their sum and number
+        self._checks: list[tuple[int, float | None, bool]] = []
+
+    # -- the loop
+
+    def run(
+        self,
+        steps: int,
+        evaluate_every: int | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> Iterator[Evaluation]:
+        """Train up to step ``steps``, yielding an evaluation after each epoch (or
+        ``evaluate_every`` steps) and at the end. ``on_step`` is called after each step and
+        its evaluation: checkpoints belong there."""
+        while self.steps < steps:
+            self.step()
+            if self._due(evaluate_every) or self.steps == steps:
+                yield self.evaluate()
+            if on_step is not None:
+                on_step()
+
+    def step(self) -> bool:
+        """One step of all workers; says whether the models were synchronised."""
+        began = time.perf_counter()
+        self.steps += 1
+        self.fleet.ledger.step = self.steps
+        recipe, hosted = self.recipe, self.fleet.hosted
+        participants = recipe.averaging.participants if recipe.averaging else self._everyone
+        here = participants[hosted.start : hosted.stop].tolist()
+        active = [row for row, taking_part in enumerate(here) if taking_part]
+
+        losses = self.training.gradients(active, self.steps) if active else torch.zeros(0)
+        backward = time.perf_counter()
+        if recipe.gradients is not None:
+            recipe.gradients.step(participants)
+        exchanged = time.perf_counter()
+        self.training.step(active)
+        stepped = time.perf_counter()
+        fired = recipe.averaging.step(self.steps) if recipe.averaging is not None else False
+
+        self.synchronisations += fired
+        self._losses += torch.tensor([float(losses.sum()), len(active)], dtype=torch.float64)
+        estimate = recipe.averaging.estimate if recipe.averaging is not None else None
+        if recipe.averaging is not None and (fired or estimate is not None):
+            self._checks.append((self.steps, estimate, fired))
+        computed = (backward - began) + (stepped - exchanged)
+        self._compute_seconds += computed / max(1, len(active))
+        self._seconds += time.perf_counter() - began
+        return fired
+
+    def _due(self, every: int | None) -> bool:
+        if every is not None:
+            return self.steps % every == 0
+        # epochs are rarely whole numbers of steps: the remainder carries over
+        epoch = self.setting.steps_per_epoch
+        return int(self.steps / epoch) > int((self.steps - 1) / epoch)
+
+    # -- looking at the run
+
+    def consensus(self) -> tuple[Tensor, Tensor]:
+        """The mean of the workers' parameters ``(d,)`` and buffers ``(d_b,)``."""
+        averaging = self.recipe.averaging
+        who = averaging.participants if averaging is not None else self._everyone
+        parameters = consensus(self.fleet, self.replicas.parameters, who)
+        if not self.replicas.buffers.numel():
+            return parameters, self.replicas.buffers[0]
+        return parameters, consensus(self.fleet, self.replicas.buffers, who)
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Test the consensus model. Every process tests a part of the test data."""
+        module = self.replicas.show(*self.consensus()).eval()
+        test, hosted, size = self.task.test, self.fleet.hosted, self.fleet.size
+        mine = range(len(test) * hosted.start // size, len(test) * hosted.stop // size)
+        sums = torch.zeros(4, dtype=torch.float64)
+        for start in range(mine.start, mine.stop, _EVALUATION_BATCH):
+            chunk = np.arange(start, min(start + _EVALUATION_BATCH, mine.stop))
+            x, y = (t.to(self.training.device) for t in test.batch(chunk))
+            output = module(x)
+            sums[0] += float(self.task.loss(output, y)) * len(chunk)
+            sums[1] += int((output.argmax(dim=-1) == y).sum())
+        sums[2:] = self._losses
+        loss, correct, train_loss, count = self.fleet.total(sums).tolist()
+        step_seconds = self._compute_seconds / max(1, self.steps)
+        evaluation = Evaluation(
+            step=self.steps,
+            epoch=self.steps / self.setting.steps_per_epoch,
+            accuracy=correct / len(test),
+            loss=loss / len(test),
+            train_loss=train_loss / max(1.0, count),
+            synchronisations=self.synchronisations,
+            bytes=self.fleet.ledger.by_kind(),
+            ring_bytes=self.fleet.ledger.ring_bytes(),
+            seconds=self._seconds,
+            step_seconds=step_seconds,
+            predicted_seconds=(
+                predicted_seconds(self.fleet.ledger, self.link, self.steps, step_seconds)
+                if self.link
+                else None
+            ),
+            checks=self._checks,
+        )
+        self._losses.zero_()
+        self._checks = []
+        return evaluation
+
+    # -- state
+
+    def shared_state(self) -> dict[str, Any]:
+        """What all workers share, for a checkpoint."""
+        averaging = self.recipe.averaging
+        return {
+            "steps": self.steps,
+            "synchronisations": self.synchronisations,
+            "seconds": self._seconds,
+            "compute_seconds": self._compute_seconds,
+            "losses": self.fleet.total(self._losses),
+            "checks": [list(check) for check in self._checks],
+            "ledger": self.fleet.ledger.state_dict(),
+            "averaging": averaging.state_dict() if averaging is not None else None,
+        }
+
+    def worker_state(self, worker: int) -> dict[str, Any]:
+        """What belongs to one hosted worker, for a checkpoint."""
+        row = worker - self.fleet.hosted.start
+        return {
+            "replica": self.replicas.worker_state(row),
+            "optimizer": self.optimizer.worker_state(row),
+            "draws": self.training.draws[row],
+        }
+
+    def load_state(self, shared: Mapping[str, Any], workers: Mapping[int, Any]) -> None:
+        """Go on from a checkpoint; ``workers`` holds at least the hosted workers' states."""
+        self.steps = shared["steps"]
+        self.synchronisations = shared["synchronisations"]
+        self._seconds = shared["seconds"]
+        self._compute_seconds = shared["compute_seconds"]
+        # a sum over processes: one of them goes on with it
+        self._losses = shared["losses"].clone() if self.fleet.leader else self._losses.zero_()
+        self._checks = [(step, estimate, bool(fired)) for step, estimate, fired in shared["checks"]]
+        self.fleet.ledger.load_state_dict(shared["ledger"])
+        if self.recipe.averaging is not None:
+            self.recipe.averaging.load_state_dict(shared["averaging"])
+        for row, worker in enumerate(self.fleet.hosted):
+            state = workers[worker]
+            self.replicas.load_worker_state(row, state["replica"])
+            self.optimizer.load_worker_state(row, state["optimizer"])
+            self.training.draws[row] = state["draws"]
+
+
+def _keep_freed_memory() -> None:
+    """Make glibc keep the memory that each step frees and the next one needs again.
+
+    Freeing one block of just under 32 MB raises malloc's thresholds (``man mallopt``,
+    M_MMAP_THRESHOLD); otherwise a step costs hundreds of page faults, up to half of its time.
+    """
+    torch.empty(7_500_000)

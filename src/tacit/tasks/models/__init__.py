@@ -1,0 +1,22 @@
+"""Models of the built-in tasks, by name. All return logits: the loss applies the softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from tacit.tasks.models.densenet import densenet121, densenet201
+from tacit.tasks.models.lenet import LeNet5
+from tacit.tasks.models.mlp import mlp
+from tacit.tasks.models.vgg import VGG16Star
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": mlp,
+    "lenet5": LeNet5,
+    "vgg16": VGG16Star,
+    "densenet121": densenet121,
+    "densenet201": densenet201,
+}
+
+__all__ = ["MODELS", "LeNet5", "VGG16Star", "densenet121", "densenet201", "mlp"]

@@ -1,0 +1,164 @@
+"""Local training: every hosted worker's forward and backward pass, and its optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from tacit import rng
+from tacit.errors import TrainingDiverged, UserError
+from tacit.optimizers import LocalOptimizer
+from tacit.replicas import Replicas
+from tacit.tasks.batches import Batches
+from tacit.tasks.task import Task
+
+Execution = Literal["auto", "loop", "batched"]
+
+#: Layers whose batched pass is matrix products and element-wise work, draws nothing at random and
+#: keeps no statistics: there one pass over all workers beats a loop. Convolutions do not (on CPU).
+_BATCHABLE = {
+    nn.Sequential,
+    nn.Linear,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.ELU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Flatten,
+    nn.Identity,
+    nn.LayerNorm,
+    nn.LogSoftmax,
+}
+
+
+class LocalTraining:
+    """The local half of a step.
+
+    ``shards``: the batches of each hosted worker. ``execution``: ``batched`` runs one ``vmap`` pass
+    over all workers, ``loop`` one pass a worker; ``auto`` chooses (see :func:`batchable`). Both
+    give the same gradients up to rounding; the loop gives the same bits whichever workers are
+    hosted here, the batched pass need not. In the loop, each worker's dropout draws from its own
+    stream of (seed, worker, draw).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        replicas: Replicas,
+        optimizer: LocalOptimizer,
+        workers: Sequence[int],
+        shards: Sequence[Batches],
+        seed: int,
+        execution: Execution = "auto",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.task = task
+        self.replicas = replicas
+        self.optimizer = optimizer
+        self.workers = workers
+        self.shards = shards
+        self.seed = seed
+        self.device = torch.device(device)
+        self.batched = self._choose(execution)
+        self.draws = [0] * len(workers)
+        if self.batched:
+            self._stacked, self._targets = replicas.stacked()
+
+    def gradients(self, active: list[int], step: int) -> Tensor:
+        """Fill ``replicas.gradients`` for the workers in rows ``active``; their losses, ``(A,)``.
+
+        Raises TrainingDiverged, naming the worker and the step, when a loss is not finite.
+        """
+        self.replicas.module.train()
+        if self.batched and len(active) == len(self.workers):
+            losses = self._batched_pass()
+        else:
+            losses = self._loop(active)
+        for row in active:
+            self.draws[row] += 1
+        finite = torch.isfinite(losses)
+        if not finite.all():
+            row = active[int((~finite).nonzero()[0])]
+            raise TrainingDiverged(
+                f"the loss of worker {self.workers[row]} is not finite at step {step}; "
+                "lower the learning rate or look at this worker's data"
+            )
+        return losses
+
+    def step(self, active: list[int]) -> None:
+        """One local optimizer step of the workers in rows ``active``."""
+        self.optimizer.step(active)
+
+    # -- the two ways to pass
+
+    def _loop(self, active: list[int]) -> Tensor:
+        losses = []
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.replicas.gradients.zero_()
+        with torch.random.fork_rng(devices=devices):
+            for row in active:
+                x, y = self._batch([row])
+                module = self.replicas.bind(row)
+                name = ("training", self.workers[row], self.draws[row])
+                rng.seed_default(rng.derive(self.seed, *name), devices)
+                loss = self.task.loss(module(x), y)
+                loss.backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+        return torch.stack(losses)
+
+    def _batched_pass(self) -> Tensor:
+        rows = list(range(len(self.workers)))
+        x, y = self._batch(rows)
+        x, y = (t.reshape(len(rows), -1, *t.shape[1:]) for t in (x, y))
+
+        def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return self.task.loss(functional_call(self.replicas.module, parameters, (x,)), y)
+
+        losses: Tensor = vmap(one)(self._stacked, x, y)
+        # The workers' losses do not depend on each other's parameters: the gradient of the sum
+        # holds every worker's own gradient.
+        gradients = torch.autograd.grad(
+            losses.sum(), list(self._stacked.values()), materialize_grads=True
+        )
+        for target, gradient in zip(self._targets, gradients, strict=True):
+            target.copy_(gradient)
+        return losses.detach()
+
+    def _batch(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        drawn = [self.shards[row].at(self.draws[row]) for row in rows]
+        x, y = self.task.train.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
+        return x.to(self.device), y.to(self.device)
+
+    def _choose(self, execution: Execution) -> bool:
+        if execution not in ("auto", "loop", "batched"):
+            raise UserError(f"execution is auto, loop or batched, not {execution!r}")
+        if execution == "auto":
+            return len(self.workers) > 1 and batchable(self.replicas.module)
+        if execution == "batched":
+            _check_batched(self.replicas.module)
+        return execution == "batched"
+
+
+def batchable(module: nn.Module) -> bool:
+    """Whether one batched pass over all workers is exact and likely faster than a loop."""
+    # the exact types: a subclass, or a container of one's own, may do anything in its forward
+    known = all(type(m) in _BATCHABLE for m in module.modules())
+    return known and not list(module.buffers())
+
+
+def _check_batched(module: nn.Module) -> None:
+    """Raise UserError for what a batched pass cannot keep apart: randomness and statistics."""
+    for name, part in module.named_modules():
+        random = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+        if random or list(part.buffers(recurse=False)):
+            raise UserError(
+                f"execution='batched' cannot run {type(part).__name__} ({name or 'the model'}): "
+                "it draws at random or keeps statistics; use 'auto' or 'loop'"
+            )

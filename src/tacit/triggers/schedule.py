@@ -1,0 +1,37 @@
+"""Triggers that only count: every H steps, every E epochs."""
+
+from __future__ import annotations
+
+import math
+
+from tacit.errors import UserError
+from tacit.setting import Setting
+from tacit.triggers.base import Trigger
+
+
+class Every(Trigger):
+    """Average after every ``steps`` local steps (1: after each)."""
+
+    def __init__(self, steps: int = 1) -> None:
+        if steps < 1:
+            raise UserError(f"the period must be at least 1 step, got {steps}")
+        self.steps = steps
+
+    def due(self, step: int) -> bool:
+        return step % self.steps == 0
+
+
+class EveryEpochs(Trigger):
+    """Average after ``epochs`` passes over the workers' data, in whole steps (at least 1)."""
+
+    def __init__(self, epochs: float = 1.0) -> None:
+        if not (epochs > 0 and math.isfinite(epochs)):
+            raise UserError(f"local epochs must be a finite number above 0, got {epochs:g}")
+        self.epochs = epochs
+        self.steps = 1
+
+    def start(self, setting: Setting) -> None:
+        self.steps = max(1, round(self.epochs * setting.steps_per_epoch))
+
+    def due(self, step: int) -> bool:
+        return step % self.steps == 0

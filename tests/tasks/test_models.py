@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tacit.rng import scoped
+from tacit.tasks.models import MODELS, LeNet5
+from tacit.tasks.models.initialise import glorot_uniform, he_normal
+
+CASES = {
+    "mlp": (4_810, (64,)),
+    "lenet5": (61_706, (1, 28, 28)),
+    "vgg16": (2_592_202, (1, 28, 28)),
+    "densenet121": (6_964_106, (3, 32, 32)),
+    "densenet201": (18_112_138, (3, 32, 32)),
+}
+
+
+def build(name: str) -> nn.Module:
+    with scoped(0, "model"):
+        return MODELS[name]()
+
+
+def test_every_model_has_a_case() -> None:
+    assert set(CASES) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_and_gradients(name: str) -> None:
+    count, shape = CASES[name]
+    model = build(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    logits = model(torch.rand(4, *shape))
+    assert logits.shape == (4, 10)
+    F.cross_entropy(logits, torch.arange(4)).backward()
+    for parameter in model.parameters():
+        assert parameter.is_contiguous()
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "vgg16", "densenet121"])
+def test_initial_weights_come_from_the_default_generator(name: str) -> None:
+    one, same = build(name), build(name)
+    for first, second in zip(one.parameters(), same.parameters(), strict=True):
+        assert torch.equal(first, second)
+    with scoped(1, "model"):
+        other = MODELS[name]()
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+def test_outputs_are_logits() -> None:
+    sums = build("lenet5")(torch.rand(8, 1, 28, 28)).sum(dim=1)
+    assert (sums - 1).abs().min() > 1e-3
+
+
+def plain_lenet(model: LeNet5) -> nn.Sequential:
+    """The textbook LeNet-5 that shares the parameters of ``model``."""
+    return nn.Sequential(
+        model.conv1, nn.Tanh(), nn.AvgPool2d(2), model.conv2, nn.Tanh(), nn.AvgPool2d(2),
+        model.classifier,
+    )  # fmt: skip
+
+
+def test_lenet_equals_the_textbook_network_forward_and_backward() -> None:
+    model = build("lenet5")
+    assert isinstance(model, LeNet5)
+    with scoped(0, "input"):
+        images, targets = torch.rand(32, 1, 28, 28), torch.randint(10, (32,))
+        for parameter in model.parameters():  # away from zero biases and small activations
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    results = []
+    for network in (model, plain_lenet(model)):
+        logits = network(images)
+        loss = F.cross_entropy(logits, targets)
+        results.append((logits, *torch.autograd.grad(loss, list(model.parameters()))))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=2e-6)
+
+
+def test_lenet_is_exact_in_double_precision() -> None:
+    model = build("lenet5").double()
+    assert isinstance(model, LeNet5)
+    images = torch.rand(8, 1, 28, 28, dtype=torch.float64)
+    torch.testing.assert_close(model(images), plain_lenet(model)(images), rtol=1e-12, atol=1e-13)
+
+
+def test_lenet_runs_batched_over_workers() -> None:
+    model = build("lenet5")
+    images = torch.rand(3, 4, 1, 28, 28)
+    stacked = {name: p.detach().expand(3, *p.shape) for name, p in model.named_parameters()}
+    call = torch.func.vmap(lambda p, x: torch.func.functional_call(model, p, (x,)))
+    batched = call(stacked, images)
+    for worker in range(3):
+        torch.testing.assert_close(batched[worker], model(images[worker]), rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    for name in ("vgg16", "densenet121"):
+        model = build(name)
+        images = torch.rand(2, *CASES[name][1])
+        model.train()
+        with scoped(0, "dropout"):
+            assert not torch.equal(model(images), model(images))
+        model.eval()
+        assert torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize(("name", "dropouts"), [("densenet121", 58 * 2), ("densenet201", 98 * 2)])
+def test_densenet_has_keras_constants(name: str, dropouts: int) -> None:
+    layers = list(build(name).modules())
+    norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1.001e-5, 0.01)}
+    assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Conv2d))
+    drops = [layer for layer in layers if isinstance(layer, nn.Dropout)]
+    assert len(drops) == dropouts
+    assert {drop.p for drop in drops} == {0.2}
+
+
+def test_glorot_uniform_has_keras_bounds() -> None:
+    layers = nn.Sequential(nn.Conv2d(8, 16, 5), nn.Linear(300, 200))
+    with scoped(0, "init"):
+        glorot_uniform(layers)
+    for layer, fans in zip(layers, ((8 + 16) * 25, 500), strict=True):
+        bound = math.sqrt(6 / fans)
+        assert layer.weight.abs().max() <= bound
+        assert layer.weight.abs().max() > 0.99 * bound
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        assert (layer.bias == 0).all()
+
+
+def test_he_normal_is_cut_and_keeps_its_variance() -> None:
+    weight = torch.empty(256, 64, 3, 3)
+    with scoped(0, "init"):
+        he_normal(weight)
+    wanted = math.sqrt(2 / (64 * 9))
+    assert weight.std().item() == pytest.approx(wanted, rel=0.01)
+    limit = 2 * wanted / 0.8796
+    assert 0.99 * limit < weight.abs().max() <= limit * 1.0001

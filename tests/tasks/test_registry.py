@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tacit.errors import MissingExtra, UserError
+from tacit.rng import scoped
+from tacit.tasks import registry
+from tacit.tasks.data import TensorData
+from tacit.tasks.digits import stratified_choice
+from tacit.tasks.registry import TASKS, TRAINING, load
+from tacit.tasks.task import Task, parameter_groups
+
+
+@pytest.fixture
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST and CIFAR-10 replaced by a few random images, so every task loads at once."""
+    for name, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
+        part = TensorData(torch.rand(4, *shape), torch.arange(4))
+        small = TASKS[name]._replace(load=lambda data, part=part: (part, part))
+        monkeypatch.setitem(TASKS, name, small)
+
+
+def test_digits_are_split_by_class_and_always_the_same() -> None:
+    task = load("digits")
+    assert (len(task.train), len(task.test)) == (1437, 360)
+    inputs, _ = task.train.batch(np.arange(1437))
+    assert inputs.shape == (1437, 64)
+    assert inputs.dtype == torch.float32
+    assert (inputs.min(), inputs.max()) == (0.0, 1.0)
+    assert task.train.labels is not None
+    assert task.test.labels is not None
+    train, test = task.train.labels.bincount(), task.test.labels.bincount()
+    share = 360 / 1797
+    assert ((test - share * (train + test)).abs() <= 1).all()
+    again = load("digits").test.batch(np.arange(360))[0]
+    assert torch.equal(again, task.test.batch(np.arange(360))[0])
+
+
+def test_stratified_choice_is_shuffled_within_classes() -> None:
+    labels = np.repeat([0, 1], 100)
+    chosen = stratified_choice(labels, 40)
+    assert len(np.unique(chosen)) == 40
+    assert (labels[chosen] == 0).sum() == 20
+    assert chosen[:20].max() > 50
+
+
+def test_digits_can_be_learnt() -> None:
+    task = load("digits")
+    with scoped(0, "model"):
+        model = task.model()
+    optimizer = task.optimizer(parameter_groups(task, model))
+    inputs, targets = task.train.batch(np.arange(len(task.train)))
+    for _ in range(150):
+        optimizer.zero_grad()
+        task.loss(model(inputs), targets).backward()
+        optimizer.step()
+    inputs, targets = task.test.batch(np.arange(len(task.test)))
+    assert (model(inputs).argmax(1) == targets).float().mean() > 0.85
+
+
+@pytest.mark.usefixtures("small_images")
+@pytest.mark.parametrize(
+    ("name", "model"), [(name, model) for name, source in TASKS.items() for model in source.models]
+)
+def test_every_task_makes_a_step_with_every_model(name: str, model: str) -> None:
+    task = load(name, model)
+    network = task.model()
+    optimizer = task.optimizer(parameter_groups(task, network))
+    inputs, targets = task.train.batch(np.arange(4))
+    loss = task.loss(network(inputs), targets)
+    loss.backward()
+    optimizer.step()
+    assert loss.shape == ()
+    assert task.name == name
+    assert model in task.description
+
+
+@pytest.mark.usefixtures("small_images")
+def test_published_settings() -> None:
+    for name, model in (("mnist", None), ("mnist", "vgg16")):
+        task = load(name, model)
+        adam = task.optimizer(parameter_groups(task, task.model()))
+        assert isinstance(adam, torch.optim.Adam)
+        assert adam.defaults["lr"] == 1e-3
+        assert adam.defaults["eps"] == 1e-7
+        assert adam.defaults["betas"] == (0.9, 0.999)
+        assert task.batch_size == 32
+        assert task.kernel_decay == 0.0
+    task = load("cifar10")
+    sgd = task.optimizer(parameter_groups(task, task.model()))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.1, 0.9, 1)
+    assert [group["weight_decay"] for group in sgd.param_groups] == [2e-4, 0.0]
+
+
+def test_optimizers_can_be_printed() -> None:
+    for training in TRAINING.values():
+        assert "lr=" in repr(training.optimizer)
+        assert " at 0x" not in repr(training.optimizer)
+
+
+def task_with(model: nn.Module, kernel_decay: float) -> Task:
+    data = TensorData(torch.zeros(1), torch.zeros(1))
+    return Task("t", data, data, lambda: model, registry.ADAM, kernel_decay=kernel_decay)
+
+
+def test_kernels_decay_and_nothing_else_does() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    decayed, others = parameter_groups(task_with(model, 2e-4), model)
+    assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight)}
+    assert decayed["weight_decay"] == 2e-4
+    assert others["weight_decay"] == 0.0
+    assert len(others["params"]) == 4
+
+
+def test_decay_is_the_gradient_of_keras_l2() -> None:
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    groups = parameter_groups(task_with(model, 2e-4), model)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    (0.0 * model(torch.ones(1, 3)).sum()).backward()
+    optimizer.step()
+    penalised = before.clone().requires_grad_()
+    (1e-4 * penalised.square().sum()).backward()
+    torch.testing.assert_close(model.weight.detach(), before - penalised.grad)
+
+
+def test_without_decay_there_is_one_group_of_what_is_trained() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    model[0].weight.requires_grad_(False)
+    (group,) = parameter_groups(task_with(model, 0.0), model)
+    assert [id(p) for p in group["params"]] == [id(p) for p in list(model.parameters())[1:]]
+
+
+def test_groups_without_members_are_left_out() -> None:
+    model = nn.Linear(3, 2, bias=False)
+    assert len(parameter_groups(task_with(model, 1e-4), model)) == 1
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'mnist'"):
+        load("minst")
+    with pytest.raises(UserError, match="did you mean 'lenet5'"):
+        load("mnist", model="lenet")
+    with pytest.raises(UserError, match=r"for task 'digits'.*choose from mlp"):
+        load("digits", model="densenet121")
+
+
+def test_digits_take_no_folder() -> None:
+    with pytest.raises(UserError, match="comes with scikit-learn"):
+        load("digits", data="anywhere")
+
+
+def test_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingExtra, match=r"scikit-learn .* 'tacit\[data\]'"):
+        load("digits")
