@@ -1,0 +1,39 @@
+"""The command line: ``tacit run``, ``compare``, ``list``, ``report``."""
+
+from __future__ import annotations
+
+import sys
+
+from tacit.errors import MissingExtra, PeerError, UserError
+
+
+def main() -> None:
+    """Run the command line. Errors of the user's are one line on stderr and exit status 2; a run
+    that failed by itself (a peer, a loss that is not finite) exits with 1."""
+    try:
+        try:
+            from tacit.cli.commands import tacit
+        except ModuleNotFoundError as error:
+            if error.name not in ("click", "rich"):
+                raise
+            raise MissingExtra(error.name, "cli") from None
+        status = tacit(standalone_mode=False)
+    except Exception as error:
+        status = _report(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("tacit: stopped; the run folder holds what was done\n")
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    from tacit.errors import TrainingDiverged
+
+    if isinstance(error, UserError | PeerError):
+        sys.stderr.write(f"tacit: error: {error}\n")
+        return 1 if isinstance(error, TrainingDiverged | PeerError) else 2
+    message = getattr(error, "format_message", None)  # click's own errors
+    if message is None:
+        raise error
+    sys.stderr.write(f"tacit: error: {message()}\n")
+    return 2

@@ -1,0 +1,179 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tacit.cli.options import run_options
+from tacit.cli.progress import observer
+from tacit.config import RunConfig, parse_call
+from tacit.errors import UserError
+from tacit.launch import launch
+from tacit.recipes import RECIPES
+from tacit.report import HEADINGS, choose_target, table, write_report
+from tacit.runner import execute, launched_by_torchrun
+from tacit.runs import RunFolder, RunRecord, read_run
+
+console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=120)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tacit")
+def tacit() -> None:
+    """Distributed deep learning that speaks only when it must."""
+
+
+@tacit.command()
+@click.argument("recipe", required=False)
+@click.option("--out", metavar="DIR", help="Run folder.  [default: runs/TIME-RECIPE]")
+@click.option("--config", metavar="FILE", help="Run what a config.json says.")
+@click.option("--resume", metavar="DIR", help="Go on from the last checkpoint of a run.")
+@run_options
+def run(recipe: str | None, out: str | None, config: str | None, resume: str | None,
+        **options: Any) -> None:  # fmt: skip
+    """Train with one RECIPE, like `fda:theta=1` or `local_sgd:period=16`."""
+    if sum(x is not None for x in (recipe, config, resume)) != 1:
+        raise UserError("give a RECIPE, or --config FILE, or --resume DIR: one of the three")
+    if resume is not None:
+        path = Path(resume)
+        configuration = RunConfig.from_file(path / "config.json")
+        record = _execute(configuration, path, resume=True)
+    else:
+        if config is not None:
+            configuration = RunConfig.from_file(Path(config))
+        else:
+            configuration = _configuration(str(recipe), options)
+        path = Path(out) if out else Path("runs") / f"{_now()}-{_slug(configuration.label)}"
+        record = _execute(configuration, path)
+    if record is not None:
+        _conclude([record], record.path / "report.html", configuration.target)
+
+
+@tacit.command()
+@click.argument("recipes", nargs=-1, required=True)
+@click.option("--out", metavar="DIR", help="Folder of the runs.  [default: runs/TIME-compare]")
+@run_options
+def compare(recipes: tuple[str, ...], out: str | None, **options: Any) -> None:
+    """Train with several RECIPES on the same task, and report what each needed."""
+    configurations = [_configuration(recipe, options) for recipe in recipes]
+    folder = Path(out) if out else Path("runs") / f"{_now()}-compare"
+    names = [_slug(c.label) for c in configurations]
+    if len(set(names)) < len(names):
+        raise UserError("the same recipe is given twice; change an option of one")
+    records = [
+        _execute(configuration, folder / name)
+        for configuration, name in zip(configurations, names, strict=True)
+    ]
+    finished = [record for record in records if record is not None]
+    if finished:
+        _conclude(finished, folder / "report.html", configurations[0].target)
+
+
+@tacit.command(name="list")
+def list_() -> None:
+    """The recipes and tasks there are."""
+    from tacit.tasks.registry import TASKS
+
+    recipes = Table("recipe", "options", "", title="recipes", title_justify="left", box=None)
+    for name, function in RECIPES.items():
+        parameters = inspect.signature(function).parameters.values()
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters]
+        recipes.add_row(f"[bold]{name}", ", ".join(shown), _first_sentence(function))
+    tasks = Table("task", "models", title="tasks", title_justify="left", box=None)
+    for name, source in TASKS.items():
+        tasks.add_row(f"[bold]{name}", ", ".join(source.models))
+    console.print(recipes)
+    console.print()
+    console.print(tasks)
+
+
+@tacit.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--target", type=float, help="Accuracy to compare at.")
+@click.option("--out", metavar="FILE", default="report.html", show_default=True)
+def report(runs: tuple[str, ...], target: float | None, out: str) -> None:
+    """Write one report about finished or unfinished RUNS (their folders)."""
+    _conclude([read_run(Path(run)) for run in runs], Path(out), target)
+
+
+# -- pieces
+
+
+def _configuration(recipe: str, options: dict[str, Any]) -> RunConfig:
+    name, recipe_options = parse_call(recipe)
+    if options["workers"] is None:
+        options["workers"] = int(os.environ.get("WORLD_SIZE", "4"))
+    if launched_by_torchrun():
+        options["processes"] = int(os.environ["WORLD_SIZE"])
+    return RunConfig(recipe=name, options=recipe_options, **options)
+
+
+def _execute(configuration: RunConfig, path: Path, resume: bool = False) -> RunRecord | None:
+    """Run here, or in processes of our own; the record in the process that prints, else None."""
+    if configuration.processes > 1 and not launched_by_torchrun():
+        return _launch(configuration, path, resume)
+    record = execute(
+        configuration,
+        lambda: RunFolder(path) if resume else RunFolder.create(path, configuration),
+        observer(console),
+        resume,
+    )
+    return record if os.environ.get("RANK", "0") == "0" else None
+
+
+def _launch(configuration: RunConfig, path: Path, resume: bool) -> RunRecord:
+    if not resume:
+        # Build once in this process: bad input is an error here, before anything is started.
+        RunFolder.create(path, configuration)
+    status = launch(["join", str(path), *(["--resume"] if resume else [])], configuration.processes)
+    if status:
+        raise SystemExit(status)
+    return read_run(path)
+
+
+@tacit.command(hidden=True)
+@click.argument("folder")
+@click.option("--resume", is_flag=True)
+def join(folder: str, resume: bool) -> None:
+    """One of the processes of a run that another process has started."""
+    configuration = RunConfig.from_file(Path(folder) / "config.json")
+    execute(configuration, lambda: RunFolder(Path(folder)), observer(console), resume)
+
+
+def _conclude(records: list[RunRecord], path: Path, target: float | None) -> None:
+    """Print the table, write the report, say where it is."""
+    target = choose_target(records) if target is None else target
+    shown = Table(*HEADINGS, box=None, header_style="bold", pad_edge=False)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in table(records, target):
+        shown.add_row(*row.cells())
+    console.print()
+    if target is not None:
+        console.print(f"what each needed to reach {target:g}:")
+    console.print(shown)
+    write_report(records, path, target)
+    console.print(f"\nreport: [bold]{path}", soft_wrap=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
+
+
+def _first_sentence(function: Any) -> str:
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())

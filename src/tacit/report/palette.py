@@ -1,0 +1,38 @@
+"""Colours, dashes and marks that stay apart for colour-blind readers, on white and on black."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# After Paul Tol, "Colour Schemes" (SRON technical note, 2021), scheme "bright", made a little
+# lighter or darker where that helps on black or white; grey is kept for the synchronous run,
+# which the others are compared with.
+_RUNS = ("#3F7FC1", "#EE6677", "#2B9348", "#B0468C", "#CCA300", "#2BA6C6")
+_REFERENCE = "#7C828C"
+_MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+KINDS = {"model": "#7D8CA3", "gradient": "#B4BECC", "monitoring": "#EE7733", "control": "#009988"}
+
+
+class Style(NamedTuple):
+    """How one run looks, in every figure."""
+
+    colour: str
+    mark: str
+    dash: str
+
+
+def styles(recipes: Sequence[str]) -> list[Style]:
+    """One style for each run; after six, colours come again with another dash and mark."""
+    drawn: list[Style] = []
+    counts = {True: 0, False: 0}
+    for recipe in recipes:
+        synchronous = recipe == "synchronous"
+        number = counts[synchronous]
+        counts[synchronous] += 1
+        turn = number if synchronous else number // len(_RUNS)
+        colour = _REFERENCE if synchronous else _RUNS[number % len(_RUNS)]
+        drawn.append(Style(colour, _MARKS[number % len(_MARKS)], _DASHES[turn % len(_DASHES)]))
+    return drawn
