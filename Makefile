@@ -8,7 +8,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 
 ## demo: train with four methods on the embedded digits, print a table, write a report
 demo: $(VENV)/.demo
-	$(BIN)/tacit compare synchronous local_sgd:period=16 fda:theta=0.5 fedadam:lr=0.1,server_lr=0.01 \
+	$(BIN)/tacit compare synchronous local_sgd:period=16 fda:theta=1 fedadam:lr=0.1,server_lr=0.01 \
 	    --workers 10 --epochs 300 --target 0.95 --seed 0
 
 ## test: the whole test suite

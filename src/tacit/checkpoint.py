@@ -103,8 +103,8 @@ def _rebuild(outline: Any, tensors: list[torch.Tensor]) -> Any:
 def write_folder(
     folder: Path, step: int, fleet: Fleet, shared: Any, workers: Mapping[int, Any]
 ) -> None:
-    """Every process calls this with its hosted workers' states. The folder ``folder/step-N`` appears
-    when all files are there; ``folder/latest`` then names it, and older ones are deleted."""
+    """Every process calls this with its hosted workers' states. The folder ``folder/step-N``
+    appears when all files are there; ``latest`` then names it, and older ones are deleted."""
     final = folder / f"step-{step:09d}"
     building = folder / f".{final.name}.tmp"
     if fleet.leader:

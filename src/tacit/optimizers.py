@@ -135,8 +135,11 @@ class LocalOptimizer:
 def _fuse(optimizer: Optimizer) -> None:
     """Let torch do the whole update in one pass over memory where it can, unless the user chose.
 
-    Its fused kernels take contiguous parameters only.
+    Its fused kernels take contiguous parameters only. A block of columns is contiguous where one
+    worker is hosted; it is not fused even there, for the same bits in every layout.
     """
+    if len(optimizer.param_groups) > 1:
+        return
     for group in optimizer.param_groups:
         chosen = group.get("fused", True) is not None or group.get("foreach") is not None
         plain = all(p.is_contiguous() and p.is_floating_point() for p in group["params"])

@@ -39,7 +39,7 @@ def launched_by_torchrun() -> bool:
 def make_fleet(config: RunConfig) -> Fleet:
     """All workers here, or this process's part of them if it is one of many."""
     if not launched_by_torchrun():
-        return LocalFleet(config.workers)
+        return LocalFleet(config.workers, config.deterministic)
     cuda = config.device.startswith("cuda")
     if not dist.is_initialized():
         # our own launcher names a rendezvous file; torchrun sets the usual variables
@@ -116,8 +116,8 @@ def execute(
                 watcher.evaluated(evaluation)
             if config.stop_at_target and config.target and evaluation.accuracy >= config.target:
                 break
-    except Exception as caught:
-        error = str(caught)
+    except BaseException as caught:
+        error = str(caught) or type(caught).__name__
         raise
     finally:
         if watcher:

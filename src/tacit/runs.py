@@ -17,7 +17,7 @@ from tacit.simulate import Evaluation
 def write_atomically(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -42,7 +42,7 @@ class RunFolder:
 
     def append(self, evaluation: Evaluation) -> None:
         """One more line of ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(evaluation.as_dict()) + "\n")
 
     def truncate(self, step: int) -> None:

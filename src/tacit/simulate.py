@@ -38,10 +38,11 @@ class Evaluation:
     """The run as seen after ``step`` steps.
 
     ``accuracy`` and ``loss`` are those of the consensus model on the test data; ``train_loss`` the
-    mean batch loss of the workers since the last evaluation. ``bytes``: by kind, sent and received
-    by all workers together. ``checks``: (step, estimate, synchronised) of every step since the
-    last evaluation that had an estimate or a synchronisation. ``predicted_seconds``: the virtual
-    clock on the run's link; ``step_seconds``: a worker's measured computation for one step.
+    mean batch loss of the workers since the last evaluation. ``synchronisations``: exchanges of a
+    whole model or gradient so far. ``bytes``: by kind, sent and received by all workers together.
+    ``checks``: (step, estimate, synchronised) of every step since the last evaluation that had an
+    estimate or a synchronisation. ``predicted_seconds``: the virtual clock on the run's link;
+    ``step_seconds``: a worker's measured computation for one step.
     """
 
     step: int
@@ -109,8 +110,8 @@ class Simulation:
             scheduler,
             together=False if partial else None,
         )
-        if execution == "auto" and (partial or fleet.deterministic):
-            execution = "loop"  # the same bits whoever is sampled, and hosted here
+        if execution == "auto" and partial:
+            execution = "loop"  # a batched pass takes all hosted workers, or none
         self.training = LocalTraining(
             task,
             self.replicas,
@@ -120,6 +121,7 @@ class Simulation:
             seed,
             execution,
             device,
+            fleet.deterministic,
         )
         self.setting = Setting(
             workers=fleet.size,
@@ -178,7 +180,7 @@ class Simulation:
         stepped = time.perf_counter()
         fired = recipe.averaging.step(self.steps) if recipe.averaging is not None else False
 
-        self.synchronisations += fired
+        self.synchronisations += fired or recipe.gradients is not None
         self._losses += torch.tensor([float(losses.sum()), len(active)], dtype=torch.float64)
         estimate = recipe.averaging.estimate if recipe.averaging is not None else None
         if recipe.averaging is not None and (fired or estimate is not None):

@@ -58,6 +58,7 @@ class LocalTraining:
         seed: int,
         execution: Execution = "auto",
         device: torch.device | str = "cpu",
+        deterministic: bool = False,
     ) -> None:
         self.task = task
         self.replicas = replicas
@@ -66,7 +67,7 @@ class LocalTraining:
         self.shards = shards
         self.seed = seed
         self.device = torch.device(device)
-        self.batched = self._choose(execution)
+        self.batched = self._choose(execution, deterministic)
         self.draws = [0] * len(workers)
         if self.batched:
             self._stacked, self._targets = replicas.stacked()
@@ -136,11 +137,14 @@ class LocalTraining:
         x, y = self.task.train.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
         return x.to(self.device), y.to(self.device)
 
-    def _choose(self, execution: Execution) -> bool:
+    def _choose(self, execution: Execution, deterministic: bool) -> bool:
         if execution not in ("auto", "loop", "batched"):
             raise UserError(f"execution is auto, loop or batched, not {execution!r}")
+        if execution == "batched" and deterministic:
+            raise UserError("a deterministic run needs execution loop: see LocalTraining")
         if execution == "auto":
-            return len(self.workers) > 1 and batchable(self.replicas.module)
+            many = len(self.workers) > 1
+            return many and not deterministic and batchable(self.replicas.module)
         if execution == "batched":
             _check_batched(self.replicas.module)
         return execution == "batched"

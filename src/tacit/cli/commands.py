@@ -153,6 +153,9 @@ def join(folder: str, resume: bool) -> None:
 
 def _conclude(records: list[RunRecord], path: Path, target: float | None) -> None:
     """Print the table, write the report, say where it is."""
+    if target is None:
+        targets = {record.config["target"] for record in records}
+        target = targets.pop() if len(targets) == 1 else None
     target = choose_target(records) if target is None else target
     shown = Table(*HEADINGS, box=None, header_style="bold", pad_edge=False)
     for column in shown.columns[1:]:

@@ -39,7 +39,7 @@ class BarObserver:
             console=self._console,
         )
         self._task: TaskID = self._progress.add_task(
-            config.label, total=steps, accuracy="–", bytes="0 B", syncs=0
+            config.label, total=steps, accuracy="-", bytes="0 B", syncs=0
         )
         self._progress.start()
 

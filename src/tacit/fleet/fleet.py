@@ -45,8 +45,8 @@ class Ready:
 class Fleet(ABC):
     """Collectives over the workers, each of which reports to the ledger.
 
-    ``deterministic``: every process gathers all rows and sums them alike, so that every layout gives
-    the same bits. It costs the traffic of an all-gather.
+    ``deterministic``: every process gathers all rows and sums them alike, so that every layout
+    gives the same bits. It costs the traffic of an all-gather.
     """
 
     def __init__(self, size: int, hosted: range, deterministic: bool = False) -> None:

@@ -23,6 +23,9 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 #: ``evaluation`` is the experimenter looking at the run: recorded, but no cost of the method.
 CHARGED: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "evaluation")
 
+#: A reduction of at most this many bytes is sent straight to every peer; a larger one on a ring.
+SMALL_MESSAGE = 8192
+
 _COLUMNS = ("step", "kind", "operation", "payload", "participants", "overlapped")
 
 

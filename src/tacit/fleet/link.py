@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.errors import UserError
-from tacit.fleet.ledger import KINDS, OPERATIONS, Ledger
+from tacit.fleet.ledger import KINDS, OPERATIONS, SMALL_MESSAGE, Ledger
 
 _BITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -23,7 +23,9 @@ class Link:
 
     ``topology`` says how operations run:
 
-    - ``ring``: an all-reduce takes ``2 (n-1)`` hops and ``2 (n-1)/n`` of the payload,
+    - ``ring``: an all-reduce takes ``2 (n-1)`` hops and ``2 (n-1)/n`` of the payload; a small one
+      goes straight from everybody to everybody instead, in one hop, as :class:`ProcessGroupFleet`
+      sends it (monitoring messages would otherwise wait for latency alone),
     - ``star``: a coordinator with the same kind of link takes in all contributions, then gives
       the result to each.
     """
@@ -79,6 +81,9 @@ class Link:
             hops = np.where(reduce, 2 * (n - 1), n - 1)
             share = (n - 1) / np.maximum(n, 1)
             volume = np.where(reduce, 2 * share * payload, share * payload)
+            small = reduce & (payload <= SMALL_MESSAGE)
+            hops = np.where(small, 1, hops)
+            volume = np.where(small, (n - 1) * payload, volume)
         else:
             hops = np.full_like(n, 2.0)
             volume = np.where(reduce, 2 * n * payload, (n + 1) * payload)

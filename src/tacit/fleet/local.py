@@ -10,10 +10,13 @@ from tacit.fleet.fleet import Fleet, Pending, Ready
 
 
 class LocalFleet(Fleet):
-    """A simulation: this process hosts all ``size`` workers. Every reduction is deterministic."""
+    """A simulation: this process hosts all ``size`` workers.
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size, range(size), deterministic=False)
+    Two equal runs give equal bits in any case; ``deterministic`` gives those of a cluster.
+    """
+
+    def __init__(self, size: int, deterministic: bool = False) -> None:
+        super().__init__(size, range(size), deterministic)
 
     def barrier(self) -> None:
         return None

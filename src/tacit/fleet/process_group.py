@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tacit.errors import UserError
 from tacit.fleet.fleet import Fleet, Pending, Ready
+from tacit.fleet.ledger import SMALL_MESSAGE
 
 # torch 2.13 renamed it, and warns about the old name
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -54,9 +55,17 @@ class ProcessGroupFleet(Fleet):
         return values
 
     def _sum_later(self, partial: Tensor) -> Pending:
-        if len(self.counts) == 1:
+        processes = len(self.counts)
+        if processes == 1:
             return Ready(partial)
-        return _Reduction(partial, dist.all_reduce(partial, group=self.group, async_op=True))
+        if partial.numel() * partial.element_size() <= SMALL_MESSAGE:
+            # one hop to every peer at once: a ring would pay the latency 2 (n-1) times
+            sent = partial.expand(processes, -1).contiguous()
+            received = torch.empty_like(sent)
+            work = dist.all_to_all_single(received, sent, group=self.group, async_op=True)
+            return _InFlight(work, lambda: received.sum(0))
+        work = dist.all_reduce(partial, group=self.group, async_op=True)
+        return _InFlight(work, lambda: partial)
 
     def _max(self, partial: Tensor) -> Tensor:
         partial = partial.contiguous()
@@ -88,13 +97,13 @@ class ProcessGroupFleet(Fleet):
         return [row[:n].numpy().tobytes() for row, n in zip(gathered, every, strict=True)]
 
 
-class _Reduction:
-    """An all-reduce in flight."""
+class _InFlight:
+    """A collective that has been started, and what to make of it once it is done."""
 
-    def __init__(self, buffer: Tensor, work: Any) -> None:
-        self._buffer = buffer
+    def __init__(self, work: Any, result: Callable[[], Tensor]) -> None:
         self._work = work
+        self._result = result
 
     def wait(self) -> Tensor:
         self._work.wait()
-        return self._buffer
+        return self._result()

@@ -133,8 +133,11 @@ def choose_target(runs: Sequence[RunRecord]) -> float | None:
     """The largest multiple of 0.005 that every run with evaluations reaches; None if that is 0,
     or if there are no evaluations."""
     reached = [accuracy for run in runs if (accuracy := best(run)) is not None]
-    # the tiny addition keeps an accuracy of exactly 0.955 from being rounded down to 0.950
-    steps = math.floor(min(reached) * _STEP + 1e-9) if reached else 0
+    lowest = min(reached, default=0.0)
+    # rounding errors: 0.29 * 200 is a little below 58, and 58 / 200 is 0.29 again
+    steps = math.floor(lowest * _STEP) + 1
+    while steps / _STEP > lowest:
+        steps -= 1
     return steps / _STEP if steps > 0 else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tacit.fleet.ledger import CHARGED
-from tacit.report.data import HEADINGS, Row
+from tacit.report.data import HEADINGS, Row, setting
 from tacit.report.figure import Figure
 from tacit.report.palette import Style
 from tacit.report.rerun import command
@@ -30,7 +30,7 @@ def escape(text: str) -> str:
 
 
 def table_to_target(rows: Sequence[Row], styles: Sequence[Style], least: int | None) -> str:
-    """The table. Cells are those of :meth:`Row.cells`; a run with the ``least`` bytes stands out."""
+    """The table, of :meth:`Row.cells`; a run with the ``least`` bytes stands out."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in HEADINGS)
     body = []
     for row, style in zip(rows, styles, strict=True):
@@ -68,7 +68,9 @@ def notes(runs: Sequence[RunRecord], rows: Sequence[Row], least: int | None) -> 
             reason = run.summary.get("error")
             why = f" ({reason})" if reason else ""
             last = run.rows[-1]["step"]
-            texts.append(f"{row.label} did not finish{why}; its last evaluation is at step {last:,}.")
+            texts.append(
+                f"{row.label} did not finish{why}; its last evaluation is at step {last:,}."
+            )
     return "".join(f"<li>{escape(text)}</li>" for text in texts)
 
 
@@ -140,7 +142,10 @@ def configurations(runs: Sequence[RunRecord], labels: Sequence[str]) -> str:
     """Every run's settings, and how to run it again."""
     parts = []
     for run, label in zip(runs, labels, strict=True):
-        config = {"folder": run.path.name, **run.config, "options": run.config["options"] or None}
+        config = {"folder": run.path.name, **run.config}
+        config.update(options=config["options"] or None, model=setting(run, "model"))
+        if config["steps"] is not None:
+            config["epochs"] = None  # steps go before epochs
         parts.append(
             f"<h3>{escape(label)}</h3><pre>{escape(command(run.config))}</pre>{_settings(config)}"
         )
