@@ -3,8 +3,9 @@
     python benchmarks/fda.py --data DIR     LeNet-5 on MNIST at the published settings (hours)
     python benchmarks/fda.py --quick        the same comparison on digits, in under a minute
 
-Every cell (method, K, data split, seed) is one run to the target, kept in --out; a cell that is there
-is not run again, so a full run may be stopped and continued. Bytes are the paper's accounting.
+Every cell (method, K, data split, seed) is one run to the target, kept in --out; a cell that is
+there is not run again, so a full run may be stopped and continued. Bytes are the paper's
+accounting. A theta whose median needs more steps than the bar is not a candidate for the best.
 """
 
 from __future__ import annotations
@@ -194,19 +195,16 @@ def summarise(results: list[dict[str, Any]], bars: dict[Any, tuple[str, float, f
     """Ratios to Synchronous for every setting, at the best theta; and the checks."""
     checks: dict[str, Any] = {}
     rows = []
+    figures = ("paper_bytes", "steps", "synchronisations")
     for (workers, partition), (name, bytes_bar, steps_bar) in bars.items():
         here = {"workers": workers, "partition": partition}
-        sync = {
-            k: median(results, k, method="synchronous", **here) for k in ("paper_bytes", "steps")
-        }
+        sync = {k: median(results, k, method="synchronous", **here) for k in figures}
         candidates = []
-        for method in ("linear", "sketch", "fedadam"):
-            thetas = sorted({r["theta"] for r in results if r["method"] == method} - {None}) or [
-                None
-            ]
-            for theta in thetas:
+        for method in ("synchronous", "linear", "sketch", "fedadam"):
+            thetas = {r["theta"] for r in results if r["method"] == method}
+            for theta in sorted(thetas, key=lambda t: t or 0.0):
                 where = {**here, "method": method, "theta": theta}
-                got = {k: median(results, k, **where) for k in ("paper_bytes", "steps")}
+                got = {k: median(results, k, **where) for k in figures}
                 if sync["paper_bytes"] is None or got["paper_bytes"] is None:
                     continue
                 bytes_ratio = sync["paper_bytes"] / got["paper_bytes"]
@@ -222,12 +220,29 @@ def summarise(results: list[dict[str, Any]], bars: dict[Any, tuple[str, float, f
     return rows, checks
 
 
+def print_table(rows: list[dict[str, Any]], published_task: bool) -> None:
+    """Ours beside the published figures, as a Markdown table."""
+    print("\n| K, split | method | theta | MB | bytes ratio | steps | steps ratio | syncs | "
+          "published MB / steps |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for row in rows:
+        theta = "" if row["theta"] is None else f"{row['theta']:g}"
+        published = PUBLISHED.get((row["workers"], row["partition"]), {}).get(row["method"])
+        shown = published is not None and published_task
+        beside = f"{published[0] * 1e3:,.0f} / {published[1]:,}" if shown else ""
+        print(
+            f"| {row['workers']}, {row['partition']} | {row['method']} | {theta} "
+            f"| {row['paper_bytes'] / 1e6:,.1f} | {row['bytes_ratio']:.1f} | {row['steps']:,.0f} "
+            f"| {row['steps_ratio']:.2f} | {row['synchronisations']:,.0f} | {beside} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="digits instead of MNIST")
     parser.add_argument("--data", help="folder with the MNIST parquet files (or TACIT_DATA)")
     parser.add_argument("--out", help="folder of the finished cells")
     parser.add_argument("--jobs", type=int, default=1, help="cells run at the same time")
+    parser.add_argument("--cells", metavar="FILE", help="write the figures of every run here")
     parser.add_argument("--only", default="", help="run only cells whose name has this in it")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -246,17 +261,10 @@ def main() -> None:
         results = run_all([c for c in full_cells() if args.only in c.name], args)
         bars = BARS
     rows, checks = summarise(results, bars)
-    print(f"\n{'setting':18s} {'method':14s} {'MB':>9s} {'bytes ratio':>12s} {'steps':>7s} "
-          f"{'steps ratio':>12s}   published MB / steps")  # fmt: skip
-    for row in rows:
-        theta = "" if row["theta"] is None else f" {row['theta']:g}"
-        published = PUBLISHED.get((row["workers"], row["partition"]), {}).get(row["method"])
-        beside = (
-            f"{published[0] * 1e3:.0f} / {published[1]}" if published and not args.quick else ""
-        )
-        print(f"K={row['workers']:<3d} {row['partition']:12s} {row['method'] + theta:14s} "
-              f"{row['paper_bytes'] / 1e6:9.2f} {row['bytes_ratio']:12.1f} {row['steps']:7.0f} "
-              f"{row['steps_ratio']:12.2f}   {beside}")  # fmt: skip
+    print_table(rows, published_task=not args.quick)
+    if args.cells:
+        kept = [{k: v for k, v in r.items() if k != "curve"} for r in results]
+        Path(args.cells).write_text(json.dumps(kept, indent=1) + "\n")
     report(checks)
 
 

@@ -89,7 +89,7 @@ def list_() -> None:
     for name, function in RECIPES.items():
         parameters = inspect.signature(function).parameters.values()
         shown = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters]
-        recipes.add_row(f"[bold]{name}", ", ".join(shown), _first_sentence(function))
+        recipes.add_row(f"[bold]{name}", ", ".join(shown), _first_paragraph(function))
     tasks = Table("task", "models", title="tasks", title_justify="left", box=None)
     for name, source in TASKS.items():
         tasks.add_row(f"[bold]{name}", ", ".join(source.models))
@@ -178,5 +178,5 @@ def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
 
 
-def _first_sentence(function: Any) -> str:
-    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+def _first_paragraph(function: Any) -> str:
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split()).replace("``", "")

@@ -1,0 +1,68 @@
+"""Run a function in several processes joined by gloo, as a cluster would."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+#: Imported once, by the server from which all processes are forked; torch._dynamo is what the first
+#: step of an optimizer imports.
+_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "tacit", "tacit.sketches.kernel"]
+
+
+def run_processes(
+    function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 120.0
+) -> list[Any]:
+    """``function(rank, *arguments)`` in each of ``processes`` processes; their results by rank.
+
+    ``function`` must be importable (module level). Every process has one thread and a gloo group
+    of all of them. Raises the first failure of a process with its traceback, TimeoutError after
+    ``timeout`` seconds; no process is left behind.
+    """
+    multiprocessing.set_forkserver_preload(_PRELOAD)
+    with tempfile.TemporaryDirectory(prefix="tacit-test-") as folder:
+        context = mp.start_processes(
+            _child,
+            args=(processes, folder, function, arguments),
+            nprocs=processes,
+            join=False,
+            start_method="forkserver",
+        )
+        deadline = time.monotonic() + timeout
+        try:
+            while not context.join(timeout=1.0):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{function.__name__} did not end within {timeout:g} s")
+        finally:
+            for process in context.processes:
+                if process.is_alive():
+                    process.kill()
+                process.join()
+        return [pickle.loads((Path(folder) / f"{r}.pkl").read_bytes()) for r in range(processes)]
+
+
+def _child(
+    rank: int,
+    processes: int,
+    folder: str,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes
+    )
+    result = function(rank, *arguments)
+    # A result may hold tensors; plain pickle keeps them by value, beyond this process's end.
+    (Path(folder) / f"{rank}.pkl").write_bytes(pickle.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
