@@ -43,7 +43,6 @@ def test_optimizer() -> None:
     ("arguments", "message"),
     [
         ({"recipe": "fdaa"}, "unknown recipe 'fdaa'; did you mean 'fda'"),
-        ({"recipe": "fda"}, "recipe fda needs theta; write fda:theta=..."),
         ({"recipe": "fda", "options": {"theta": -1.0}}, "theta must be a finite number"),
         ({"recipe": "fda", "options": {"theta": "high"}}, "recipe fda: a value is of the wrong"),
         ({"recipe": "fda", "options": {"teta": 1}}, "did you mean 'theta'"),

@@ -147,9 +147,6 @@ def _call(what: str, function: Callable[..., Any], options: dict[str, Value]) ->
     for name in options:
         if name not in parameters:
             raise unknown(f"option of {what}:", name, parameters)
-    for name, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and name not in options:
-            raise UserError(f"{what} needs {name}; write {function.__name__}:{name}=...")
     try:
         return function(**options)
     except UserError as error:

@@ -63,7 +63,7 @@ def local_sgd(period: int = 16, buffers: Travels = "local") -> Recipe:
 
 
 def fda(
-    theta: float,
+    theta: float | None = None,
     estimator: Literal["linear", "sketch", "naive", "exact"] = "linear",
     every: int = 1,
     lag: int = 0,
@@ -76,7 +76,8 @@ def fda(
     """Federated Dynamic Averaging: average the models when their variance passes ``theta``.
 
     ``linear`` and ``sketch`` are the paper's LinearFDA and SketchFDA; ``rows``, ``columns`` and
-    ``epsilon`` belong to the sketch. Theologitis et al., EDBT 2025, Algorithm 1.
+    ``epsilon`` belong to the sketch. Without ``theta``, a first guess (see ``ModelVariance``) that
+    is worth tuning. Theologitis et al., EDBT 2025, Algorithm 1.
     """
     estimators: dict[str, Callable[[], Estimator]] = {
         "linear": Linear,

@@ -41,7 +41,8 @@ class Evaluation:
     mean batch loss of the workers since the last evaluation. ``synchronisations``: exchanges of a
     whole model or gradient so far. ``bytes``: by kind, sent and received by all workers together.
     ``checks``: (step, estimate, synchronised) of every step since the last evaluation that had an
-    estimate or a synchronisation. ``predicted_seconds``: the virtual clock on the run's link;
+    estimate or a synchronisation; ``threshold``: what the trigger compares estimates with.
+    ``predicted_seconds``: the virtual clock on the run's link;
     ``step_seconds``: a worker's measured computation for one step.
     """
 
@@ -56,6 +57,7 @@ class Evaluation:
     seconds: float
     step_seconds: float
     predicted_seconds: float | None = None
+    threshold: float | None = None
     checks: list[tuple[int, float | None, bool]] = field(default_factory=list)
 
     @property
@@ -224,6 +226,7 @@ class Simulation:
         sums[2:] = self._losses
         loss, correct, train_loss, count = self.fleet.total(sums).tolist()
         step_seconds = self._compute_seconds / max(1, self.steps)
+        averaging = self.recipe.averaging
         evaluation = Evaluation(
             step=self.steps,
             epoch=self.steps / self.setting.steps_per_epoch,
@@ -240,6 +243,7 @@ class Simulation:
                 if self.link
                 else None
             ),
+            threshold=averaging.trigger.threshold if averaging is not None else None,
             checks=self._checks,
         )
         self._losses.zero_()

@@ -102,7 +102,6 @@ def test_list(here: Here, tmp_path: Path) -> None:
     [
         (["run", "fdaa:theta=1"], "did you mean 'fda'"),
         (["run", "fda:theta=-1"], "theta must be a finite number, at least 0, got -1"),
-        (["run", "fda"], "needs theta"),
         (["run", "local_sgd", "--task", "digit"], "did you mean 'digits'"),
         (["run", "local_sgd", "--task", "mnist", "--model", "lenet"], "did you mean 'lenet5'"),
         (["run", "local_sgd", "-k", "0"], "workers must be at least 1"),

@@ -48,6 +48,7 @@ def make_run(
                 "step_seconds": 0.05,
                 "predicted_seconds": None if seconds is None else number * seconds,
                 "checks": [list(check) for check in checks[number - 1]] if checks else [],
+                "threshold": options.get("theta"),
             }
         )
     summary = {"finished": True, "error": None} if ended else {}

@@ -47,7 +47,7 @@ def variance(index: int, run: RunRecord, label: str, style: Style) -> Figure | N
         },
     ]
     layout = blank({"title": {"text": STEPS.title}, "rangemode": "tozero"}, 280)
-    theta = run.config["options"].get("theta")
+    theta = next((r["threshold"] for r in run.rows if r.get("threshold") is not None), None)
     heights = [estimate for _, estimate, _ in checks]
     top = 1.2 * max(theta or 0.0, *heights) or 1.0
     # a sketch's estimate can fall a little below 0

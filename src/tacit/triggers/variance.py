@@ -20,19 +20,23 @@ from tacit.setting import Setting
 from tacit.triggers.base import Trigger
 from tacit.triggers.estimators import Estimator
 
+_THETA_PER_PARAMETER = 4.91e-5
+
 
 class ModelVariance(Trigger):
     """Fire when the estimated model variance is above ``theta``.
 
     ``theta``: threshold on a squared distance between models, not divided by d; it scales with
-    the model and the learning rate. 0 synchronises whenever the workers differ. ``every``: local
-    steps between checks (published: 1). Between checks nothing is promised.
+    the model and the learning rate. 0 synchronises whenever the workers differ. If not given,
+    ``4.91e-5 d``, the line that the paper's authors fitted through their best values in the
+    federated setting, for Adam at 1e-3 and SGD at 0.1: a first guess. ``every``: local steps
+    between checks (published: 1). Between checks nothing is promised.
     """
 
     monitors = True
 
-    def __init__(self, theta: float, estimator: Estimator, every: int = 1) -> None:
-        if not (theta >= 0 and math.isfinite(theta)):
+    def __init__(self, theta: float | None, estimator: Estimator, every: int = 1) -> None:
+        if theta is not None and not (theta >= 0 and math.isfinite(theta)):
             raise UserError(f"theta must be a finite number, at least 0, got {theta:g}")
         if every < 1:
             raise UserError(f"checks must be at least 1 step apart, got {every}")
@@ -41,6 +45,8 @@ class ModelVariance(Trigger):
         self.every = every
 
     def start(self, setting: Setting) -> None:
+        if self.threshold is None:
+            self.threshold = _THETA_PER_PARAMETER * setting.d
         self.estimator.start(setting)
 
     def due(self, step: int) -> bool:
