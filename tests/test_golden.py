@@ -1,0 +1,139 @@
+"""Golden traces: what each method does on a problem whose gradients involve no matrix products.
+
+The loss of a worker is half the squared distance of its model to its samples, so the gradient is
+``w - x`` and the traces are the same on every machine but for the last digits. Decisions and bytes
+must match exactly, numbers to 1e-4. After a change that is meant to change them, write them anew:
+
+    TACIT_WRITE_GOLDEN=1 pytest tests/test_golden.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tacit
+from tacit.recipes import Recipe
+from tacit.rng import numpy_stream
+from tacit.tasks.data import TensorData
+from tacit.tasks.task import Task
+
+FOLDER = Path(__file__).parent / "golden"
+WRITE = os.environ.get("TACIT_WRITE_GOLDEN") == "1"
+K, D, STEPS, THETA = 4, 12, 24, 0.5
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "synchronous": lambda: tacit.synchronous(),
+    "synchronous-models": lambda: tacit.synchronous("models"),
+    "local_sgd": lambda: tacit.local_sgd(period=5),
+    "fda-linear": lambda: tacit.fda(THETA),
+    "fda-naive": lambda: tacit.fda(THETA, "naive"),
+    "fda-exact": lambda: tacit.fda(THETA, "exact"),
+    "fda-sketch": lambda: tacit.fda(THETA, "sketch", rows=3, columns=8),
+    "fda-lag": lambda: tacit.fda(THETA, lag=1),
+    "fda-every-3": lambda: tacit.fda(THETA, every=3),
+    "fda-state": lambda: tacit.fda(THETA, optimizer_state="average"),
+    "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=1.0, lr=0.2),
+    "fedavgm": lambda: tacit.fedavgm(epochs=1.0, lr=0.2),
+    "fedadam": lambda: tacit.fedadam(fraction=0.5, epochs=1.0, lr=0.2, server_lr=0.1),
+    "fedadagrad": lambda: tacit.fedadagrad(epochs=1.0, lr=0.2, server_lr=0.1),
+    "diloco": lambda: tacit.diloco(period=5),
+}
+
+
+class Point(nn.Module):
+    """A model that is its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w - x
+
+
+def task() -> Task:
+    """Workers pull in different directions: sample i is near one of four corners."""
+    draw = numpy_stream(11, "golden")
+    corners = draw.normal(size=(K, D))
+    samples = corners.repeat(8, axis=0) + 0.3 * draw.normal(size=(8 * K, D))
+    inputs = torch.from_numpy(samples.astype(np.float32))
+    points = TensorData(inputs, torch.zeros(len(inputs), dtype=torch.int64))
+    return Task(
+        "points",
+        points,
+        points,
+        Point,
+        partial(torch.optim.SGD, lr=0.05, momentum=0.5),
+        loss=lambda output, y: 0.5 * output.square().sum(dim=1).mean(),
+        batch_size=2,
+    )
+
+
+def trace(recipe: Recipe) -> dict[str, Any]:
+    simulation = tacit.Simulation(task(), recipe, tacit.LocalFleet(K), seed=6)
+    synchronised, estimates, norms = [], [], []
+    for step in range(1, STEPS + 1):
+        if simulation.step():
+            synchronised.append(step)
+        averaging = recipe.averaging
+        if averaging is not None and averaging.estimate is not None:
+            estimates.append([step, float(f"{averaging.estimate:.6g}")])
+        if step % 4 == 0:
+            rows = simulation.replicas.parameters.double().square().sum(dim=1).sqrt()
+            norms.append([float(f"{norm:.6g}") for norm in rows.tolist()])
+    ledger = simulation.fleet.ledger
+    return {
+        "synchronised": synchronised,
+        "bytes": ledger.by_kind(),
+        "ring_bytes": ledger.ring_bytes(),
+        "sent_by_worker": ledger.sent().tolist(),
+        "bytes_by_round": ledger.by_round().tolist(),
+        "estimates": estimates,
+        "norms_every_4_steps": norms,
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_trace(name):
+    path, got = FOLDER / f"{name}.json", trace(RECIPES[name]())
+    if WRITE:
+        path.write_text(_json(got))
+    expected = json.loads(path.read_text())
+    assert got.keys() == expected.keys()
+    for key in ("synchronised", "bytes", "ring_bytes", "sent_by_worker", "bytes_by_round"):
+        assert got[key] == expected[key], key
+    assert [step for step, _ in got["estimates"]] == [step for step, _ in expected["estimates"]]
+    for key in ("estimates", "norms_every_4_steps"):
+        np.testing.assert_allclose(got[key], expected[key], rtol=1e-4, atol=1e-7, err_msg=key)
+
+
+def test_the_traces_say_something():
+    """Thresholds are crossed now and then, and methods differ."""
+    traces = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in RECIPES}
+    for name, golden in traces.items():
+        if name.startswith("fda"):
+            assert 1 < len(golden["synchronised"]) < len(golden["estimates"]), name
+            margins = [abs(estimate - THETA) for _, estimate in golden["estimates"]]
+            assert min(margins) > 1e-3 * THETA, f"{name} hangs on a last digit"
+    assert len({json.dumps(golden) for golden in traces.values()}) == len(traces)
+
+
+def test_every_recipe_and_no_other_has_a_trace():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(RECIPES)
+    assert set(tacit.RECIPES) == {name.split("-")[0] for name in RECIPES}
+
+
+def _json(value: dict[str, Any]) -> str:
+    """One line for each entry: a change shows as one line in a diff."""
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
+    return f"{{\n{lines}\n}}\n"

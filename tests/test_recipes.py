@@ -1,0 +1,353 @@
+"""Every recipe against the same method written out in plain PyTorch, for a few steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tacit
+from helpers.tasks import mlp_task
+from tacit.errors import UserError
+from tacit.recipes import RECIPES, Recipe
+from tacit.rng import numpy_stream, torch_stream
+from tacit.sketches.hashing import BlockHash
+
+K, STEPS, SEED = 3, 8, 2
+ADAMW = torch.optim.AdamW
+
+
+class Plain:
+    """K separate models, optimizers and data, and nothing of this library but its batches."""
+
+    def __init__(self, simulation: tacit.Simulation, optimizer: Callable) -> None:
+        self.task = simulation.task
+        self.batches = simulation.training.shards
+        self.samples = [len(shard.indices) for shard in self.batches]
+        start = simulation.replicas.parameters[0].clone()
+        self.models = [self.task.model() for _ in range(K)]
+        for model in self.models:
+            nn.utils.vector_to_parameters(start.clone(), model.parameters())
+        self.optimizers = [optimizer(model.parameters()) for model in self.models]
+        self.draws = [0] * K
+
+    def backward(self, k: int) -> None:
+        x, y = self.task.train.batch(self.batches[k].at(self.draws[k]))
+        self.draws[k] += 1
+        self.optimizers[k].zero_grad()
+        self.task.loss(self.models[k](x), y).backward()
+
+    def train(self, workers=range(K)) -> None:
+        for k in workers:
+            self.backward(k)
+            self.optimizers[k].step()
+
+    def get(self, k: int) -> Tensor:
+        return nn.utils.parameters_to_vector(self.models[k].parameters()).detach().double()
+
+    def put(self, vector: Tensor) -> None:
+        for model in self.models:
+            nn.utils.vector_to_parameters(vector.float(), model.parameters())
+
+
+# -- the methods, as their papers write them. Each takes the K workers and gives the sync steps.
+
+
+def synchronous(plain: Plain) -> list[int]:
+    for _ in range(STEPS):
+        for k in range(K):
+            plain.backward(k)
+        for together in zip(*(model.parameters() for model in plain.models), strict=True):
+            mean = sum(p.grad for p in together) / K
+            for p in together:
+                p.grad = mean.clone()
+        for optimizer in plain.optimizers:
+            optimizer.step()
+    return []
+
+
+def local_sgd(plain: Plain, period: int) -> list[int]:
+    synchronised = []
+    for step in range(1, STEPS + 1):
+        plain.train()
+        if step % period == 0:
+            plain.put(sum(plain.get(k) for k in range(K)) / K)
+            synchronised.append(step)
+    return synchronised
+
+
+def fda(plain: Plain, theta: float, estimate: Callable[[list[Tensor], Tensor], float]) -> list[int]:
+    """Algorithm 1; ``estimate`` of the drifts and the last global movement."""
+    reference, movement, synchronised = plain.get(0), torch.zeros(0), []
+    for step in range(1, STEPS + 1):
+        plain.train()
+        drifts = [plain.get(k) - reference for k in range(K)]
+        if estimate(drifts, movement) > theta:
+            mean = sum(plain.get(k) for k in range(K)) / K
+            reference, movement = mean, mean - reference
+            plain.put(mean)
+            synchronised.append(step)
+    return synchronised
+
+
+def mean_square(drifts: list[Tensor]) -> float:
+    return sum(float(u @ u) for u in drifts) / K
+
+
+def exact(drifts: list[Tensor], movement: Tensor) -> float:
+    mean = sum(drifts) / K
+    return sum(float((u - mean) @ (u - mean)) for u in drifts) / K
+
+
+def naive(drifts: list[Tensor], movement: Tensor) -> float:
+    return mean_square(drifts)
+
+
+def linear(drifts: list[Tensor], movement: Tensor) -> float:
+    if not len(movement):
+        movement = torch.randn(len(drifts[0]), generator=torch_stream(SEED, "xi")).double()
+    xi = movement / movement.norm()
+    return mean_square(drifts) - (sum(float(xi @ u) for u in drifts) / K) ** 2
+
+
+def sketch(drifts: list[Tensor], movement: Tensor) -> float:
+    rows, columns = 3, 16
+    d = len(drifts[0])
+    hashing = BlockHash(d, rows, columns, SEED)
+    buckets, signs = hashing.buckets(np.arange(d)), hashing.signs(np.arange(d))
+    mean, energies = (sum(drifts) / K).numpy(), []
+    for row in range(rows):
+        table = np.zeros(columns)
+        for i in range(d):
+            table[buckets[row, i]] += signs[row, i] * mean[i]
+        energies.append(float(table @ table))
+    return mean_square(drifts) - sorted(energies)[1] / (1 + 1 / math.sqrt(columns))
+
+
+def fedopt(plain: Plain, period: int, fraction: float, server: Callable) -> list[int]:
+    """Reddi et al., Algorithm 2; ``server`` maps the global model and the pseudo-gradient."""
+    model, synchronised, number = plain.get(0), [], 0
+    for step in range(1, STEPS + 1):
+        workers = sampled(number, fraction)
+        plain.train(workers)
+        if step % period == 0:
+            total = sum(plain.samples[k] for k in workers)
+            mean = sum(plain.samples[k] / total * plain.get(k) for k in workers)
+            model = server(model, model - mean)
+            plain.put(model)
+            synchronised.append(step)
+            number += 1
+    return synchronised
+
+
+def sampled(number: int, fraction: float) -> list[int]:
+    if fraction == 1:
+        return list(range(K))
+    draw = numpy_stream(SEED, "participants", number)
+    return sorted(draw.choice(K, math.ceil(fraction * K), replace=False).tolist())
+
+
+class Momentum:
+    def __init__(self, lr: float, momentum: float, nesterov: bool = False) -> None:
+        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.velocity: float | Tensor = 0.0
+
+    def __call__(self, model: Tensor, gradient: Tensor) -> Tensor:
+        self.velocity = self.momentum * self.velocity + gradient
+        if self.nesterov:
+            return model - self.lr * (gradient + self.momentum * self.velocity)
+        return model - self.lr * self.velocity
+
+
+class Adam:
+    def __init__(self, lr: float, eps: float) -> None:
+        self.lr, self.eps, self.m, self.v, self.t = lr, eps, 0.0, 0.0, 0
+
+    def __call__(self, model: Tensor, gradient: Tensor) -> Tensor:
+        self.t += 1
+        self.m = 0.9 * self.m + 0.1 * gradient
+        self.v = 0.999 * self.v + 0.001 * gradient**2
+        m, v = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
+        return model - self.lr * m / (v.sqrt() + self.eps)
+
+
+class Adagrad:
+    def __init__(self, lr: float, eps: float) -> None:
+        self.lr, self.eps, self.v = lr, eps, 0.0
+
+    def __call__(self, model: Tensor, gradient: Tensor) -> Tensor:
+        self.v = self.v + gradient**2
+        return model - self.lr * gradient / (self.v.sqrt() + self.eps)
+
+
+def replace(model: Tensor, gradient: Tensor) -> Tensor:
+    return model - gradient
+
+
+#: name: (recipe, the method by hand, the rate of local SGD where it is part of the method)
+METHODS: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], float | None]] = {
+    "synchronous": (lambda: tacit.synchronous(), synchronous, None),
+    "synchronous models": (
+        lambda: tacit.synchronous("models"),
+        lambda plain: local_sgd(plain, 1),
+        None,
+    ),
+    "local_sgd": (lambda: tacit.local_sgd(3), lambda plain: local_sgd(plain, 3), None),
+    "fda": (lambda: tacit.fda(0.002), lambda plain: fda(plain, 0.002, linear), None),
+    "fda exact": (
+        lambda: tacit.fda(0.002, "exact"),
+        lambda plain: fda(plain, 0.002, exact),
+        None,
+    ),
+    "fda naive": (
+        lambda: tacit.fda(0.005, "naive"),
+        lambda plain: fda(plain, 0.005, naive),
+        None,
+    ),
+    "fda sketch": (
+        lambda: tacit.fda(0.002, "sketch", rows=3, columns=16),
+        lambda plain: fda(plain, 0.002, sketch),
+        None,
+    ),
+    # an epoch is 61 / (3 * 4) = 5.08 steps
+    "fedavg": (
+        lambda: tacit.fedavg(fraction=0.5, epochs=0.4, lr=0.2),
+        lambda plain: fedopt(plain, 2, 0.5, replace),
+        0.2,
+    ),
+    "fedavg everyone": (
+        lambda: tacit.fedavg(epochs=0.6, lr=0.2),
+        lambda plain: fedopt(plain, 3, 1, replace),
+        0.2,
+    ),
+    "fedavgm": (
+        lambda: tacit.fedavgm(epochs=0.4, lr=0.2, server_lr=0.5, momentum=0.8),
+        lambda plain: fedopt(plain, 2, 1, Momentum(0.5, 0.8)),
+        0.2,
+    ),
+    "fedadam": (
+        lambda: tacit.fedadam(fraction=0.3, epochs=0.4, lr=0.2, server_lr=0.05, eps=1e-3),
+        lambda plain: fedopt(plain, 2, 0.3, Adam(0.05, 1e-3)),
+        0.2,
+    ),
+    "fedadagrad": (
+        lambda: tacit.fedadagrad(epochs=0.4, lr=0.2, server_lr=0.1, eps=1e-3),
+        lambda plain: fedopt(plain, 2, 1, Adagrad(0.1, 1e-3)),
+        0.2,
+    ),
+}
+
+
+def both(
+    recipe: Recipe, method: Callable[[Plain], list[int]], optimizer: Callable
+) -> tuple[tacit.Simulation, list[int], Plain, list[int]]:
+    simulation = tacit.Simulation(
+        mlp_task(optimizer=optimizer),
+        recipe,
+        tacit.LocalFleet(K),
+        seed=SEED,
+        partition="dirichlet:1",  # unequal numbers of samples
+    )
+    plain = Plain(simulation, optimizer)
+    fired = [step for step in range(1, STEPS + 1) if simulation.step()]
+    return simulation, fired, plain, method(plain)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_against_plain_pytorch(name):
+    recipe, method, lr = METHODS[name]
+    local = lr or 0.05
+
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, lr=local, momentum=0.0 if lr else 0.5)
+
+    simulation, fired, plain, expected = both(recipe(), method, optimizer)
+    assert fired == expected
+    if name.startswith("fda"):
+        assert 0 < len(fired) < STEPS
+    workers = torch.stack([plain.get(k) for k in range(K)]).float()
+    torch.testing.assert_close(simulation.replicas.parameters, workers, rtol=1e-4, atol=1e-5)
+    assert len(set(plain.samples)) == K
+    # a gradient exchange keeps the models synchronised at every step
+    assert simulation.synchronisations == (STEPS if name == "synchronous" else len(fired))
+
+
+def test_diloco():
+    """AdamW inside, Nesterov outside (Douillard et al. 2023, Algorithm 1)."""
+
+    def optimizer(parameters):
+        return ADAMW(parameters, lr=0.01, weight_decay=0.1)
+
+    def method(plain: Plain) -> list[int]:
+        plain.samples = [1] * K  # a plain mean
+        return fedopt(plain, 3, 1, Momentum(0.7, 0.9, nesterov=True))
+
+    simulation, fired, plain, expected = both(tacit.diloco(period=3), method, optimizer)
+    assert fired == expected == [3, 6]
+    workers = torch.stack([plain.get(k) for k in range(K)]).float()
+    torch.testing.assert_close(simulation.replicas.parameters, workers, rtol=1e-4, atol=1e-5)
+
+
+def test_every_recipe_is_compared():
+    assert set(RECIPES) == {name.split(" ")[0] for name in METHODS} | {"diloco"}
+
+
+def test_a_recipe_brings_its_local_optimizer():
+    simulation = tacit.Simulation(
+        mlp_task(optimizer=ADAMW), tacit.fedavg(lr=0.25), tacit.LocalFleet(2), optimizer=ADAMW
+    )
+    (optimizer,) = simulation.optimizer.optimizers
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def test_published_defaults():
+    """Defaults of the FDA paper's baselines, and of DiLoCo."""
+    averaging = tacit.fedadam().averaging
+    averaging.outer.start(torch.zeros(3))
+    (group,) = averaging.outer._optimizer.param_groups
+    assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.9, 0.999), 1e-7)
+    averaging = tacit.fedavgm().averaging
+    averaging.outer.start(torch.zeros(3))
+    (group,) = averaging.outer._optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.316, 0.9, False)
+    averaging = tacit.diloco().averaging
+    averaging.outer.start(torch.zeros(3))
+    (group,) = averaging.outer._optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.7, 0.9, True)
+
+
+def test_a_recipe_is_new_each_time():
+    assert tacit.fda(1.0).averaging is not tacit.fda(1.0).averaging
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tacit.fda(1.0, "liner"), "unknown estimator 'liner'; did you mean 'linear'"),
+        (lambda: tacit.synchronous("weights"), "unknown exchange 'weights'"),
+        (lambda: tacit.local_sgd(0), "at least 1 step"),
+        (lambda: tacit.fda(-1.0), "theta"),
+        (lambda: tacit.fedavg(fraction=0.0), "sampled fraction"),
+        (lambda: tacit.fedavg(epochs=0), "local epochs"),
+    ],
+)
+def test_impossible_recipes(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_recipe_can_be_used_for_a_second_run():
+    """Starting begins anew: the same recipe object gives the same run again."""
+    recipe, runs = tacit.fedadam(epochs=0.4, lr=0.2), []
+    for _ in range(2):
+        simulation = tacit.Simulation(mlp_task(), recipe, tacit.LocalFleet(K), seed=SEED)
+        for _ in range(5):
+            simulation.step()
+        runs.append(copy.deepcopy(simulation.replicas.parameters))
+    assert torch.equal(*runs)
