@@ -216,3 +216,27 @@ def test_models_that_cannot_be_trained():
         Replicas(frozen, 2)
     with pytest.raises(UserError, match="float32"):
         Replicas(perceptron().double(), 2)
+
+
+class Reassigning(nn.Module):
+    """Counts its passes in a buffer that it replaces, and shares that buffer with a child."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        self.register_buffer("passes", torch.zeros(1))
+        self.linear.register_buffer("same", self.passes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.linear.same is self.passes or torch.equal(self.linear.same, self.passes)
+        self.passes = self.passes + 1
+        return self.linear(x)
+
+
+def test_a_buffer_that_a_module_replaces_is_kept_and_a_shared_one_stays_shared():
+    replicas = Replicas(Reassigning(), 2)
+    assert replicas.buffers.shape == (2, 1)  # one buffer under two names
+    for _ in range(3):
+        replicas.bind(1)(torch.ones(1, 2))
+        replicas.collect(1)
+    assert replicas.buffers.flatten().tolist() == [0.0, 3.0]

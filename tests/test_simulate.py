@@ -256,7 +256,7 @@ def test_bytes_of_local_sgd():
     exchange = 2 * K * 4 * run.replicas.d
     assert evaluation.bytes == {"model": 2 * exchange, "gradient": 0, "monitoring": 0, "control": 0}
     assert evaluation.total_bytes == 2 * exchange
-    assert evaluation.ring_bytes == 2 * (K - 1) * 2 * 4 * run.replicas.d
+    assert evaluation.ring_bytes == 2 * K * (K - 1) * 4 * run.replicas.d  # small: to every peer
     assert evaluation.synchronisations == 2
 
 
@@ -371,3 +371,16 @@ def test_progress():
     first, *_, last = simulation(tacit.fda(0.02)).run(120)
     assert last.loss < 0.8 * first.loss
     assert last.accuracy > first.accuracy
+
+
+def test_an_estimate_that_is_not_finite_names_the_step():
+    run = simulation(tacit.fda(1.0))
+    run.step()
+    run.replicas.parameters[1] = float("nan")
+    with pytest.raises(TrainingDiverged, match=r"estimate is nan at step 2"):
+        run.recipe.averaging.step(2)
+
+
+def test_evaluations_cannot_be_less_than_a_step_apart():
+    with pytest.raises(UserError, match="at least 1 step, got 0"):
+        next(simulation(tacit.local_sgd()).run(3, evaluate_every=0))

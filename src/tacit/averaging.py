@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
-from tacit.errors import UserError
+from tacit.errors import TrainingDiverged, UserError
 from tacit.fleet import Fleet, Pending, Ready
 from tacit.optimizers import LocalOptimizer
 from tacit.replicas import Replicas
@@ -86,7 +87,7 @@ class ModelAveraging:
     def _fires(self, step: int) -> bool:
         self.estimate = None
         late, self._pending = self._pending, None
-        if late is not None and self._decide(late):
+        if late is not None and self._decide(late, step):
             return True
         if not self.trigger.due(step):
             return False
@@ -98,10 +99,15 @@ class ModelAveraging:
         if self.lag:
             self._pending = message
             return False
-        return self._decide(message)
+        return self._decide(message, step)
 
-    def _decide(self, message: Pending) -> bool:
+    def _decide(self, message: Pending, step: int) -> bool:
         self.estimate = self.trigger.estimate(message.wait())
+        if not math.isfinite(self.estimate):
+            raise TrainingDiverged(
+                f"the trigger's estimate is {self.estimate} at step {step}: a worker's model is no "
+                "longer finite; lower the learning rate"
+            )
         return self.trigger.fires(self.estimate)
 
     def _synchronise(self) -> None:

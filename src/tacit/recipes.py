@@ -95,6 +95,7 @@ def fda(
 def fedavg(fraction: float = 1.0, epochs: float = 1.0, lr: float = 0.01) -> Recipe:
     """FedAvg (McMahan et al. 2017): each round, a sampled ``fraction`` of the workers runs
     ``epochs`` local epochs of SGD; their models are averaged, weighted by their numbers of samples.
+    Where these differ, an epoch is the average worker's: all take the same number of steps a round.
     """
     return _fedopt("fedavg", None, fraction, epochs, lr)
 
@@ -118,7 +119,10 @@ def fedadam(
     server_lr: float = 1e-3,
     eps: float = 1e-7,
 ) -> Recipe:
-    """FedAdam (Reddi et al. 2021): FedAvg with Adam on the server. Defaults of the FDA paper."""
+    """FedAdam (Reddi et al. 2021): FedAvg with Adam on the server. Defaults of the FDA paper.
+
+    The server's is torch's Adam, with bias correction; Reddi et al., Algorithm 2, have none.
+    """
     server = partial(torch.optim.Adam, lr=server_lr, eps=eps)
     return _fedopt("fedadam", server, fraction, epochs, lr)
 

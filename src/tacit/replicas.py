@@ -51,12 +51,13 @@ class Replicas:
         for block, p in zip(self._slices, ordered, strict=True):
             self.parameters[:, block] = p.detach().flatten()
 
-        floating = {n: b for n, b in module.named_buffers() if b.is_floating_point()}
-        self._buffer_names = list(floating)
-        self._buffer_slices = _slices(list(floating.values()))
-        self._buffer_shapes = [b.shape for b in floating.values()]
-        self.buffers = _rows(workers, sum(b.numel() for b in floating.values()), device, align=1)
-        for block, buffer in zip(self._buffer_slices, floating.values(), strict=True):
+        #: Each floating-point buffer under all its names: modules may share one.
+        self._buffer_names = _buffer_names(module)
+        floating = [module.get_buffer(names[0]) for names in self._buffer_names]
+        self._buffer_slices = _slices(floating)
+        self._buffer_shapes = [b.shape for b in floating]
+        self.buffers = _rows(workers, sum(b.numel() for b in floating), device, align=1)
+        for block, buffer in zip(self._buffer_slices, floating, strict=True):
             self.buffers[:, block] = buffer.flatten()
         #: Other buffers (counters): never averaged, one copy a worker.
         self.counters: list[dict[str, Tensor]] = [
@@ -76,6 +77,16 @@ class Replicas:
             p.grad = self.gradients[row, block].view(p.shape)
         return self.module
 
+    def collect(self, row: int) -> None:
+        """After a pass of worker ``row``'s module: keep the buffers that it replaced by new tensors
+        instead of updating them in place."""
+        for names, block in zip(self._buffer_names, self._buffer_slices, strict=True):
+            value, own = self.module.get_buffer(names[0]), self.buffers[row, block]
+            if value.data_ptr() != own.data_ptr():
+                own.copy_(value.detach().flatten())
+        for name in self.counters[row]:
+            self.counters[row][name] = self.module.get_buffer(name)
+
     def show(self, parameters: Tensor, buffers: Tensor) -> nn.Module:
         """The module with given parameters ``(d,)`` and buffers ``(d_b,)``, to evaluate or save."""
         self._point(parameters, buffers, self.counters[0])
@@ -86,10 +97,11 @@ class Replicas:
     def _point(self, parameters: Tensor, buffers: Tensor, counters: dict[str, Tensor]) -> None:
         for block, p in zip(self._slices, self._parameters, strict=True):
             p.data = parameters[block].view(p.shape)
-        for name, block, shape in zip(
+        for names, block, shape in zip(
             self._buffer_names, self._buffer_slices, self._buffer_shapes, strict=True
         ):
-            _set_buffer(self.module, name, buffers[block].view(shape))
+            for name in names:
+                _set_buffer(self.module, name, buffers[block].view(shape))
         for name, value in counters.items():
             _set_buffer(self.module, name, value)
 
@@ -190,6 +202,14 @@ def _slices(tensors: Sequence[Tensor]) -> list[slice]:
         slices.append(slice(start, start + tensor.numel()))
         start += tensor.numel()
     return slices
+
+
+def _buffer_names(module: nn.Module) -> list[list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        if buffer.is_floating_point():
+            names.setdefault(id(buffer), []).append(name)
+    return list(names.values())
 
 
 def _set_buffer(module: nn.Module, name: str, value: Tensor) -> None:

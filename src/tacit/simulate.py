@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tacit import rng
 from tacit.averaging import consensus
+from tacit.errors import UserError
 from tacit.fleet import Fleet, Link, predicted_seconds
 from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
@@ -156,6 +157,8 @@ class Simulation:
         """Train up to step ``steps``, yielding an evaluation after each epoch (or
         ``evaluate_every`` steps) and at the end. ``on_step`` is called after each step and
         its evaluation: checkpoints belong there."""
+        if evaluate_every is not None and evaluate_every < 1:
+            raise UserError(f"evaluate_every must be at least 1 step, got {evaluate_every}")
         while self.steps < steps:
             self.step()
             if self._due(evaluate_every) or self.steps == steps:
@@ -164,7 +167,7 @@ class Simulation:
                 on_step()
 
     def step(self) -> bool:
-        """One step of all workers; says whether the models were synchronised."""
+        """One step of all workers; says whether whole models or gradients were exchanged."""
         began = time.perf_counter()
         self.steps += 1
         self.fleet.ledger.step = self.steps
@@ -182,7 +185,8 @@ class Simulation:
         stepped = time.perf_counter()
         fired = recipe.averaging.step(self.steps) if recipe.averaging is not None else False
 
-        self.synchronisations += fired or recipe.gradients is not None
+        synchronised = fired or recipe.gradients is not None
+        self.synchronisations += synchronised
         self._losses += torch.tensor([float(losses.sum()), len(active)], dtype=torch.float64)
         estimate = recipe.averaging.estimate if recipe.averaging is not None else None
         if recipe.averaging is not None and (fired or estimate is not None):
@@ -190,7 +194,7 @@ class Simulation:
         computed = (backward - began) + (stepped - exchanged)
         self._compute_seconds += computed / max(1, len(active))
         self._seconds += time.perf_counter() - began
-        return fired
+        return synchronised
 
     def _due(self, every: int | None) -> bool:
         if every is not None:

@@ -111,6 +111,7 @@ class LocalTraining:
                 rng.seed_default(rng.derive(self.seed, *name), devices)
                 loss = self.task.loss(module(x), y)
                 loss.backward()  # type: ignore[no-untyped-call]
+                self.replicas.collect(row)
                 losses.append(loss.detach())
         return torch.stack(losses)
 

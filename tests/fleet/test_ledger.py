@@ -49,14 +49,16 @@ def test_evaluation_is_recorded_but_not_charged(ledger):
     assert "evaluation" not in CHARGED
     assert "evaluation" not in ledger.by_kind()
     assert ledger.bytes() == sum(ledger.by_kind().values()) == 96 + 400 + 36
-    assert ledger.ring_bytes() == 2 * (2 * 2 * 8) + 2 * 1 * 100 + 2 * 12
+    assert ledger.ring_bytes() == 2 * (3 * 2 * 8) + 2 * 1 * 100 + 2 * 12
 
 
 def test_ring_and_star():
     ledger = Ledger(5)
     ledger.reduce("model", 40)
     assert ledger.bytes("model") == 5 * 40 * 2  # everybody sends it and gets it back
-    assert ledger.ring_bytes("model") == 5 * (2 * 4 / 5 * 40)  # 2 (n-1)/n of it each
+    assert ledger.ring_bytes("model") == 5 * 4 * 40  # small: straight to four peers
+    ledger.reduce("model", 40_000)
+    assert ledger.ring_bytes("model") == 5 * 4 * 40 + 5 * (2 * 4 / 5 * 40_000)  # 2 (n-1)/n each
     ledger.gather("gradient", [1, 2, 3, 4, 5])
     assert ledger.sent("gradient").sum() == 15
     assert ledger.received("gradient").sum() == 4 * 15  # each message reaches four others

@@ -156,16 +156,19 @@ class Ledger:
         return int((self.column("kind") == KINDS.index(kind)).sum())
 
     def ring_bytes(self, kind: Kind | None = None) -> int:
-        """Bytes all workers together put on the wire if every operation ran on a ring.
+        """Bytes all workers together put on the wire where there is no coordinator.
 
-        An all-reduce of ``b`` bytes makes each of ``n`` workers send ``2 (n-1)/n b``; an
-        all-gather makes each forward all messages but one.
+        A reduction of at most ``SMALL_MESSAGE`` bytes goes straight to every peer. A larger one of
+        ``b`` bytes runs on a ring: each of ``n`` workers sends ``2 (n-1)/n b``. In an all-gather
+        each forwards all messages but one.
         """
         kinds, payload = self.column("kind"), self.column("payload")
         n = self.column("participants")
         chosen = np.isin(kinds, [KINDS.index(k) for k in (CHARGED if kind is None else (kind,))])
         reduce = self.column("operation") == OPERATIONS.index("reduce")
         total = np.where(reduce, 2 * (n - 1) * payload, (n - 1) * payload)
+        small = reduce & (payload <= SMALL_MESSAGE)
+        total = np.where(small, n * (n - 1) * payload, total)
         return int(total[chosen].sum())
 
     # -- state
