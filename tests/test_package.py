@@ -17,7 +17,7 @@ LAYERS = [
     {"wire", "fleet", "setting", "sketches"},
     {"tasks", "replicas"},
     {"optimizers"},
-    {"triggers", "aggregators", "topologies", "training", "checkpoint"},
+    {"triggers", "aggregators", "topologies", "training", "evaluation", "checkpoint"},
     {"averaging", "gradients"},
     {"recipes"},
     {"simulate"},

@@ -1,5 +1,6 @@
 """Tacit: distributed deep learning that speaks only when it must."""
 
+from tacit.evaluation import Evaluation
 from tacit.fleet import Link, LocalFleet, ProcessGroupFleet
 from tacit.recipes import (
     RECIPES,
@@ -13,7 +14,7 @@ from tacit.recipes import (
     local_sgd,
     synchronous,
 )
-from tacit.simulate import Evaluation, Simulation
+from tacit.simulate import Simulation
 
 __version__ = "0.1.0"
 

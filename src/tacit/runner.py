@@ -13,9 +13,10 @@ import torch.distributed as dist
 from tacit import checkpoint
 from tacit.config import RunConfig
 from tacit.errors import UserError
+from tacit.evaluation import Evaluation
 from tacit.fleet import Fleet, Link, LocalFleet, ProcessGroupFleet, layout
 from tacit.runs import RunFolder, RunRecord, read_run
-from tacit.simulate import Evaluation, Simulation
+from tacit.simulate import Simulation
 from tacit.tasks.registry import load
 
 

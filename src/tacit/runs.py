@@ -11,7 +11,7 @@ from typing import Any
 
 from tacit.config import RunConfig
 from tacit.errors import UserError
-from tacit.simulate import Evaluation
+from tacit.evaluation import Evaluation
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tacit import rng
 from tacit.averaging import consensus
 from tacit.errors import UserError
+from tacit.evaluation import Evaluation, examine
 from tacit.fleet import Fleet, Link, predicted_seconds
 from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
@@ -29,46 +28,6 @@ from tacit.tasks.batches import Batches, Order
 from tacit.tasks.partition import partition as split
 from tacit.tasks.task import Task, parameter_groups
 from tacit.training import Execution, LocalTraining
-
-#: Test samples in one forward pass of an evaluation.
-_EVALUATION_BATCH = 500
-
-
-@dataclass
-class Evaluation:
-    """The run as seen after ``step`` steps.
-
-    ``accuracy`` and ``loss`` are those of the consensus model on the test data; ``train_loss`` the
-    mean batch loss of the workers since the last evaluation. ``synchronisations``: exchanges of a
-    whole model or gradient so far. ``bytes``: by kind, sent and received by all workers together.
-    ``checks``: (step, estimate, synchronised) of every step since the last evaluation that had an
-    estimate or a synchronisation; ``threshold``: what the trigger compares estimates with.
-    ``predicted_seconds``: the virtual clock on the run's link;
-    ``step_seconds``: a worker's measured computation for one step.
-    """
-
-    step: int
-    epoch: float
-    accuracy: float
-    loss: float
-    train_loss: float
-    synchronisations: int
-    bytes: dict[str, int]
-    ring_bytes: int
-    seconds: float
-    step_seconds: float
-    predicted_seconds: float | None = None
-    threshold: float | None = None
-    checks: list[tuple[int, float | None, bool]] = field(default_factory=list)
-
-    @property
-    def total_bytes(self) -> int:
-        """Charged bytes of all kinds."""
-        return sum(self.bytes.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a line of ``metrics.jsonl``."""
-        return asdict(self)
 
 
 class Simulation:
@@ -214,29 +173,22 @@ class Simulation:
             return parameters, self.replicas.buffers[0]
         return parameters, consensus(self.fleet, self.replicas.buffers, who)
 
-    @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Test the consensus model. Every process tests a part of the test data."""
-        module = self.replicas.show(*self.consensus()).eval()
-        test, hosted, size = self.task.test, self.fleet.hosted, self.fleet.size
-        mine = range(len(test) * hosted.start // size, len(test) * hosted.stop // size)
-        sums = torch.zeros(4, dtype=torch.float64)
-        for start in range(mine.start, mine.stop, _EVALUATION_BATCH):
-            chunk = np.arange(start, min(start + _EVALUATION_BATCH, mine.stop))
-            x, y = (t.to(self.training.device) for t in test.batch(chunk))
-            output = module(x)
-            sums[0] += float(self.task.loss(output, y)) * len(chunk)
-            sums[1] += int((output.argmax(dim=-1) == y).sum())
-        sums[2:] = self._losses
-        loss, correct, train_loss, count = self.fleet.total(sums).tolist()
+        module = self.replicas.show(*self.consensus())
+        count, hosted, size = len(self.task.test), self.fleet.hosted, self.fleet.size
+        mine = range(count * hosted.start // size, count * hosted.stop // size)
+        tested = examine(module, self.task, mine, self.training.device)
+        sums = torch.tensor([*tested, *self._losses], dtype=torch.float64)
+        loss, correct, train_loss, batches = self.fleet.total(sums).tolist()
         step_seconds = self._compute_seconds / max(1, self.steps)
         averaging = self.recipe.averaging
         evaluation = Evaluation(
             step=self.steps,
             epoch=self.steps / self.setting.steps_per_epoch,
-            accuracy=correct / len(test),
-            loss=loss / len(test),
-            train_loss=train_loss / max(1.0, count),
+            accuracy=correct / count,
+            loss=loss / count,
+            train_loss=train_loss / max(1.0, batches),
             synchronisations=self.synchronisations,
             bytes=self.fleet.ledger.by_kind(),
             ring_bytes=self.fleet.ledger.ring_bytes(),

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tacit.config import RunConfig
+from tacit.evaluation import Evaluation
 from tacit.report.units import human_bytes
-from tacit.simulate import Evaluation
 
 #: Seconds between two plain lines where the output is no terminal.
 _PLAIN_EVERY = 1.0

@@ -1,0 +1,68 @@
+"""Looking at a run: what it has reached, and what that has cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tacit.tasks.task import Task
+
+#: Test samples in one forward pass.
+_BATCH = 500
+
+
+@dataclass
+class Evaluation:
+    """The run as seen after ``step`` steps.
+
+    ``accuracy`` and ``loss`` are those of the consensus model on the test data; ``train_loss`` the
+    mean batch loss of the workers since the last evaluation. ``synchronisations``: exchanges of a
+    whole model or gradient so far. ``bytes``: by kind, sent and received by all workers together.
+    ``checks``: (step, estimate, synchronised) of every step since the last evaluation that had an
+    estimate or a synchronisation; ``threshold``: what the trigger compares estimates with.
+    ``predicted_seconds``: the virtual clock on the run's link;
+    ``step_seconds``: a worker's measured computation for one step.
+    """
+
+    step: int
+    epoch: float
+    accuracy: float
+    loss: float
+    train_loss: float
+    synchronisations: int
+    bytes: dict[str, int]
+    ring_bytes: int
+    seconds: float
+    step_seconds: float
+    predicted_seconds: float | None = None
+    threshold: float | None = None
+    checks: list[tuple[int, float | None, bool]] = field(default_factory=list)
+
+    @property
+    def total_bytes(self) -> int:
+        """Charged bytes of all kinds."""
+        return sum(self.bytes.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a line of ``metrics.jsonl``."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def examine(
+    module: nn.Module, task: Task, samples: range, device: torch.device
+) -> tuple[float, int]:
+    """The summed loss, and the number of correct answers, on these of the task's test samples."""
+    loss, correct = 0.0, 0
+    module.eval()
+    for start in range(samples.start, samples.stop, _BATCH):
+        chunk = np.arange(start, min(start + _BATCH, samples.stop))
+        x, y = (t.to(device) for t in task.test.batch(chunk))
+        output = module(x)
+        loss += float(task.loss(output, y)) * len(chunk)
+        correct += int((output.argmax(dim=-1) == y).sum())
+    return loss, correct
