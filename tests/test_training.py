@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import tacit
 from helpers.tasks import SGD, conv_task, convolution, data, mlp_task, perceptron
 from tacit import rng
 from tacit.errors import TrainingDiverged, UserError
+from tacit.fleet import LocalFleet
 from tacit.optimizers import LocalOptimizer
 from tacit.replicas import Replicas
 from tacit.tasks.batches import Batches
@@ -237,3 +240,29 @@ def test_a_batched_pass_over_randomness_or_statistics_is_refused(layer, name):
 def test_unknown_execution():
     with pytest.raises(UserError, match="auto, loop or batched, not 'fast'"):
         local_training(mlp_task(), range(2), "fast")
+
+
+def test_lbfgs_evaluates_the_loss_of_each_worker_by_itself():
+    """As torch's LBFGS on each worker's own module and batch."""
+    lbfgs = partial(torch.optim.LBFGS, lr=0.3, max_iter=4)
+    task = mlp_task(optimizer=lbfgs)
+    simulation = tacit.Simulation(task, tacit.local_sgd(100), LocalFleet(3))
+    module = copy.deepcopy(simulation.replicas.bind(1))
+    for p in module.parameters():
+        p.data = p.detach().clone()
+    plain = lbfgs(module.parameters())
+    for step in range(3):
+        x, y = task.train.batch(simulation.training.shards[1].at(step))
+
+        def closure(x=x, y=y):
+            plain.zero_grad()
+            loss = task.loss(module(x), y)
+            loss.backward()
+            return loss
+
+        plain.step(closure)
+        simulation.step()
+    expected = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+    torch.testing.assert_close(simulation.replicas.parameters[1], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="exchanges gradients"):
+        tacit.Simulation(task, tacit.synchronous(), LocalFleet(3))

@@ -60,11 +60,22 @@ class LocalOptimizer:
         )
         self.schedulers = [scheduler(o) for o in self.optimizers] if scheduler else []
 
-    def step(self, active: list[int]) -> None:
-        """One local step of the workers in rows ``active``."""
+    @property
+    def evaluates_loss(self) -> bool:
+        """Whether a step evaluates the loss and its gradient by itself, maybe several times."""
+        return isinstance(self.optimizers[0], torch.optim.LBFGS)
+
+    def step(
+        self, active: list[int], closure: Callable[[int], Callable[[], Any]] | None = None
+    ) -> None:
+        """One local step of the workers in rows ``active``. ``closure(row)`` evaluates a worker's
+        loss and fills its gradient again, for optimizers that need it."""
         for index, optimizer in enumerate(self.optimizers):
             if self.together or index in active:
-                optimizer.step()
+                if self.evaluates_loss and closure is not None:
+                    optimizer.step(closure(index))
+                else:
+                    optimizer.step()
                 if self.schedulers:
                     self.schedulers[index].step()
 

@@ -72,6 +72,11 @@ class Simulation:
             scheduler,
             together=False if partial else None,
         )
+        if recipe.gradients is not None and self.optimizer.evaluates_loss:
+            raise UserError(
+                f"recipe {recipe.name} exchanges gradients, which this optimizer evaluates by "
+                "itself; use a recipe that averages models, or another optimizer"
+            )
         if execution == "auto" and partial:
             execution = "loop"  # a batched pass takes all hosted workers, or none
         self.training = LocalTraining(

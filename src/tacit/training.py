@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -69,6 +69,7 @@ class LocalTraining:
         self.device = torch.device(device)
         self.batched = self._choose(execution, deterministic)
         self.draws = [0] * len(workers)
+        self._random_devices = [self.device] if self.device.type == "cuda" else []
         if self.batched:
             self._stacked, self._targets = replicas.stacked()
 
@@ -95,29 +96,38 @@ class LocalTraining:
 
     def step(self, active: list[int]) -> None:
         """One local optimizer step of the workers in rows ``active``."""
-        self.optimizer.step(active)
+        self.optimizer.step(active, self._closure)
 
     # -- the two ways to pass
 
     def _loop(self, active: list[int]) -> Tensor:
-        losses = []
-        devices = [self.device] if self.device.type == "cuda" else []
         self.replicas.gradients.zero_()
-        with torch.random.fork_rng(devices=devices):
-            for row in active:
-                x, y = self._batch([row])
-                module = self.replicas.bind(row)
-                name = ("training", self.workers[row], self.draws[row])
-                rng.seed_default(rng.derive(self.seed, *name), devices)
-                loss = self.task.loss(module(x), y)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.replicas.collect(row)
-                losses.append(loss.detach())
-        return torch.stack(losses)
+        with torch.random.fork_rng(devices=self._random_devices):
+            return torch.stack([self._pass(row, self.draws[row]) for row in active])
+
+    def _pass(self, row: int, draw: int) -> Tensor:
+        x, y = self._batch([row], [draw])
+        module = self.replicas.bind(row)
+        stream = rng.derive(self.seed, "training", self.workers[row], draw)
+        rng.seed_default(stream, self._random_devices)
+        loss = self.task.loss(module(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.replicas.collect(row)
+        return loss.detach()
+
+    def _closure(self, row: int) -> Callable[[], Tensor]:
+        """The last pass of a worker, again: for optimizers that evaluate the loss by themselves."""
+
+        def again() -> Tensor:
+            self.replicas.gradients[row].zero_()
+            with torch.random.fork_rng(devices=self._random_devices), torch.enable_grad():
+                return self._pass(row, self.draws[row] - 1)
+
+        return again
 
     def _batched_pass(self) -> Tensor:
         rows = list(range(len(self.workers)))
-        x, y = self._batch(rows)
+        x, y = self._batch(rows, self.draws)
         x, y = (t.reshape(len(rows), -1, *t.shape[1:]) for t in (x, y))
 
         def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -133,8 +143,8 @@ class LocalTraining:
             target.copy_(gradient)
         return losses.detach()
 
-    def _batch(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        drawn = [self.shards[row].at(self.draws[row]) for row in rows]
+    def _batch(self, rows: list[int], draws: list[int]) -> tuple[Tensor, Tensor]:
+        drawn = [self.shards[row].at(draw) for row, draw in zip(rows, draws, strict=True)]
         x, y = self.task.train.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
         return x.to(self.device), y.to(self.device)
 

@@ -115,6 +115,7 @@ def test_list(here: Here, tmp_path: Path) -> None:
         (["run"], "one of the three"),
         (["run", "--resume", "nowhere"], "give the folder of a run"),
         (["report", "nowhere"], "give the folder of a run"),
+        (["run", "local_sgd", "--steps", "1", "--out", "/proc/x"], "/proc/x: No such file"),
         (["compare"], "RECIPES"),
     ],
 )  # fmt: skip

@@ -32,6 +32,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, UserError | PeerError):
         sys.stderr.write(f"tacit: error: {error}\n")
         return 1 if isinstance(error, TrainingDiverged | PeerError) else 2
+    if isinstance(error, OSError):
+        sys.stderr.write(f"tacit: error: {error.filename or 'file'}: {error.strerror or error}\n")
+        return 2
     message = getattr(error, "format_message", None)  # click's own errors
     if message is None:
         raise error
