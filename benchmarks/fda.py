@@ -164,6 +164,8 @@ def run_all(cells: Iterable[Cell], args: argparse.Namespace) -> list[dict[str, A
     def ensure(cell: Cell) -> dict[str, Any] | None:
         path = out / f"{cell.name}.json"
         if not path.exists():
+            if args.no_run:
+                return None
             command = [sys.executable, __file__, "--cell", json.dumps(asdict(cell))]
             command += ["--out", str(out)] + (["--data", args.data] if args.data else [])
             subprocess.run(command, check=True)
@@ -241,6 +243,7 @@ def main() -> None:
     parser.add_argument("--out", help="folder of the finished cells")
     parser.add_argument("--jobs", type=int, default=1, help="cells run at the same time")
     parser.add_argument("--cells", metavar="FILE", help="write the figures of every run here")
+    parser.add_argument("--no-run", action="store_true", help="only read the cells that are there")
     parser.add_argument("--only", default="", help="run only cells whose name has this in it")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
