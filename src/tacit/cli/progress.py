@@ -13,7 +13,7 @@ from tacit.evaluation import Evaluation
 from tacit.report.units import human_bytes
 
 #: Seconds between two plain lines where the output is no terminal.
-_PLAIN_EVERY = 1.0
+_PLAIN_EVERY = 5.0
 
 
 def observer(console: Console) -> BarObserver | LineObserver:
@@ -58,7 +58,7 @@ class BarObserver:
 
 
 class LineObserver:
-    """A line for an evaluation, not more often than once a second, and for the last one."""
+    """A line for an evaluation, but not more often than every few seconds, and for the last one."""
 
     def begin(self, config: RunConfig, steps: int) -> None:
         self._label, self._steps = config.label, steps
