@@ -44,14 +44,13 @@ def check(
     return {"value": round(value, 4), "bar": bar, "ok": bool(ok)}
 
 
-def report(checks: Mapping[str, Mapping[str, Any]], benchmark: str | None = None) -> int:
+def report(checks: Mapping[str, Mapping[str, Any]], benchmark: str | None = None) -> None:
     """Print the report as one line of JSON, to be the last line of the output.
 
-    ``benchmark`` defaults to the script's name. Returns the exit status: 0 if every check holds.
+    ``benchmark`` defaults to the script's name. A bar that is missed is data, not a failure.
     """
     name = benchmark or os.path.splitext(os.path.basename(sys.argv[0]))[0]
     print(json.dumps({"benchmark": name, "checks": checks, "environment": environment()}))
-    return 0 if all(entry["ok"] for entry in checks.values()) else 1
 
 
 def environment() -> dict[str, Any]:
