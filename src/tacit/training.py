@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from tacit import rng
 from tacit.errors import TrainingDiverged, UserError
 from tacit.optimizers import LocalOptimizer
 from tacit.replicas import Replicas
+from tacit.stacked import ELEMENTWISE, stacked_losses
 from tacit.tasks.batches import Batches
 from tacit.tasks.task import Task
 
@@ -21,28 +21,14 @@ Execution = Literal["auto", "loop", "batched"]
 
 #: Layers whose batched pass is matrix products and element-wise work, draws nothing at random and
 #: keeps no statistics: there one pass over all workers beats a loop. Convolutions do not (on CPU).
-_BATCHABLE = {
-    nn.Sequential,
-    nn.Linear,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.GELU,
-    nn.SiLU,
-    nn.ELU,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.Flatten,
-    nn.Identity,
-    nn.LayerNorm,
-    nn.LogSoftmax,
-}
+_BATCHABLE = {nn.Sequential, nn.Linear, nn.Flatten, nn.LayerNorm, nn.LogSoftmax, *ELEMENTWISE}
 
 
 class LocalTraining:
     """The local half of a step.
 
-    ``shards``: the batches of each hosted worker. ``execution``: ``batched`` runs one ``vmap`` pass
-    over all workers, ``loop`` one pass a worker; ``auto`` chooses (see :func:`batchable`). Both
+    ``shards``: the batches of each hosted worker. ``execution``: ``batched`` runs one pass for all
+    workers, ``loop`` one pass a worker; ``auto`` chooses (see :func:`batchable`). Both
     give the same gradients up to rounding; the loop gives the same bits whichever workers are
     hosted here, the batched pass need not. In the loop, each worker's dropout draws from its own
     stream of (seed, worker, draw).
@@ -129,11 +115,7 @@ class LocalTraining:
         rows = list(range(len(self.workers)))
         x, y = self._batch(rows, self.draws)
         x, y = (t.reshape(len(rows), -1, *t.shape[1:]) for t in (x, y))
-
-        def one(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return self.task.loss(functional_call(self.replicas.module, parameters, (x,)), y)
-
-        losses: Tensor = vmap(one)(self._stacked, x, y)
+        losses = stacked_losses(self.replicas.module, self.task.loss, self._stacked, x, y)
         # The workers' losses do not depend on each other's parameters: the gradient of the sum
         # holds every worker's own gradient.
         gradients = torch.autograd.grad(
