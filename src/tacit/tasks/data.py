@@ -60,7 +60,7 @@ class TensorData:
         return _as_labels(self.targets)
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        rows = torch.tensor(indices, dtype=torch.int64)
+        rows = torch.from_numpy(np.array(indices, np.int64))  # a copy: indices may be read-only
         inputs = self.inputs.index_select(0, rows.to(self.inputs.device))
         targets = self.targets.index_select(0, rows.to(self.targets.device))
         return (inputs if self.transform is None else self.transform(inputs)), targets
