@@ -119,14 +119,6 @@ class Replicas:
             targets.append(self.gradients[:, block].view(shape))
         return leaves, targets
 
-    @staticmethod
-    def _stack(rows: Tensor, block: slice, shape: torch.Size) -> Tensor:
-        """A block of columns, ``(L, *shape)``: a view, though rows are further apart than that."""
-        within = torch.empty(shape, device="meta").stride()
-        return rows[:, block].as_strided(
-            (len(rows), *shape), (rows.stride(0), *within), rows.storage_offset() + block.start
-        )
-
     def column_blocks(self) -> list[dict[str, Any]]:
         """The parameter groups with their columns: what an optimizer that steps all rows gets.
 

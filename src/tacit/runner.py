@@ -107,10 +107,9 @@ def execute(
                 folder.checkpoints, simulation.steps, fleet, simulation.shared_state(), states
             )
 
-    best, error, evaluation = 0.0, None, None
+    error, evaluation = None, None
     try:
         for evaluation in simulation.run(steps, config.evaluate_every, on_step):
-            best = max(best, evaluation.accuracy)
             if fleet.leader:
                 folder.append(evaluation)
             if watcher:
@@ -152,12 +151,12 @@ def _agree_on_folder(fleet: Fleet, open_folder: Callable[[], RunFolder]) -> RunF
     if not isinstance(fleet, ProcessGroupFleet):
         return open_folder()
     own = b""
-    failure: UserError | None = None
+    failure: UserError | OSError | None = None
     if fleet.leader:
         try:
             own = str(open_folder().path.resolve()).encode()
-        except UserError as error:
-            failure = error
+        except (UserError, OSError) as error:
+            failure = error  # the others wait: they must be told first
     messages = [own, *[b""] * (len(fleet.hosted) - 1)]
     path = fleet.gather_bytes(messages, "evaluation")[0].decode()
     if failure is not None:

@@ -70,12 +70,14 @@ class LineObserver:
             self._first_step = step - 1
 
     def evaluated(self, evaluation: Evaluation) -> None:
+        if self._first_step is None:
+            self._first_step = evaluation.step - 1
         now = time.monotonic()
         if evaluation.step < self._steps and now - self._last < _PLAIN_EVERY:
             return
         self._last = now
-        done = evaluation.step - (self._first_step or 0)
-        left = (self._steps - evaluation.step) * (now - self._began) / max(1, done)
+        done = evaluation.step - self._first_step
+        left = (self._steps - evaluation.step) * (now - self._began) / done
         sys.stdout.write(
             f"{self._label}  step {evaluation.step}/{self._steps}  "
             f"accuracy {evaluation.accuracy:.4f}  {human_bytes(evaluation.total_bytes)}  "
