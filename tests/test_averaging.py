@@ -34,12 +34,9 @@ class Scripted(Trigger):
 
     def __init__(self, *fires: bool, every: int = 1) -> None:
         self.answers = list(fires)
-        self.every = every
+        self.period = every
         self.seen: list[Tensor] = []
         self.movements: list[Tensor] = []
-
-    def due(self, step: int) -> bool:
-        return step % self.every == 0
 
     def local_state(self, parameters: Tensor, reference: Tensor) -> Tensor:
         self.seen.append(parameters.clone())
@@ -64,7 +61,7 @@ def started(
 
 def train(averaging: ModelAveraging, step: int) -> Tensor:
     """Move every worker's model somewhere else; where they were before the exchange."""
-    replicas = averaging.replicas
+    replicas = averaging.models
     draw = torch_stream(0, "local", step)
     replicas.parameters.add_(torch.randn(K, replicas.d, generator=draw), alpha=0.1)
     averaging.fleet.ledger.step = step
@@ -92,12 +89,12 @@ def test_a_synchronisation_replaces_all_models_by_their_mean():
     start = averaging.reference.clone()
     first = train(averaging, 1)
     assert not averaging.step(1)
-    assert torch.equal(averaging.replicas.parameters, first)
+    assert torch.equal(averaging.models.parameters, first)
     assert torch.equal(averaging.reference, start)
     second = train(averaging, 2)
     assert averaging.step(2)
     mean = second.mean(dim=0)
-    torch.testing.assert_close(averaging.replicas.parameters, mean.expand(K, -1))
+    torch.testing.assert_close(averaging.models.parameters, mean.expand(K, -1))
     torch.testing.assert_close(averaging.reference, mean)
     (movement,) = averaging.trigger.movements
     torch.testing.assert_close(movement, mean - start)
@@ -107,14 +104,14 @@ def test_a_synchronisation_replaces_all_models_by_their_mean():
 def test_every_check_is_charged_and_every_exchange():
     averaging = started(ModelAveraging(Scripted(False, True, False)))
     run(averaging, range(1, 4))
-    size = 4 * averaging.replicas.d
+    size = 4 * averaging.models.d
     assert events(averaging) == [
         (1, "monitoring", 8),
         (2, "monitoring", 8),
         (2, "model", size),
         (3, "monitoring", 8),
     ]
-    assert not any(event.overlapped for event in averaging.fleet.ledger)
+    assert not any(event.overlap for event in averaging.fleet.ledger)
 
 
 def test_the_estimate_is_that_of_the_last_step_or_none():
@@ -149,11 +146,11 @@ def test_the_variance_is_within_theta_after_every_check_that_did_not_synchronise
     seed, estimator, theta
 ):
     averaging = started(ModelAveraging(ModelVariance(theta, estimator())), seed=seed)
-    parameters = averaging.replicas.parameters
+    parameters = averaging.models.parameters
     for step in range(1, 13):
         draw = torch_stream(seed, "local", step)
-        common = torch.randn(averaging.replicas.d, generator=draw)
-        own = torch.randn(K, averaging.replicas.d, generator=draw)
+        common = torch.randn(averaging.models.d, generator=draw)
+        own = torch.randn(K, averaging.models.d, generator=draw)
         parameters.add_(0.3 * common + 0.05 * (1 + seed % 3) * own)
         reference = averaging.reference.double()
         drift = parameters.double() - reference
@@ -183,7 +180,7 @@ def test_with_lag_1_the_decision_comes_one_step_later():
     assert checked == [1, 2, 4, 5]
     for seen, step in zip(averaging.trigger.seen, checked, strict=True):
         assert torch.equal(seen, states[step - 1])
-    assert all(e.overlapped == (e.kind == "monitoring") for e in averaging.fleet.ledger)
+    assert all(e.overlap == (e.kind == "monitoring") for e in averaging.fleet.ledger)
     torch.testing.assert_close(averaging.reference, states[2].mean(dim=0))
 
 
@@ -216,17 +213,17 @@ def test_a_pending_decision_survives_a_checkpoint():
         state = copy.deepcopy(first.state_dict())
         first.step(stop + 1)  # saving has not disturbed it; going on does not disturb the copy
         second.load_state_dict(state)
-        second.replicas.parameters.copy_(_after(fresh(), stop))
+        second.models.parameters.copy_(_after(fresh(), stop))
         fired += run(second, range(stop + 1, 12))
         assert fired == expected
-        assert torch.equal(second.replicas.parameters, whole.replicas.parameters)
+        assert torch.equal(second.models.parameters, whole.models.parameters)
         assert torch.equal(second.reference, whole.reference)
         assert second.rounds == whole.rounds
 
 
 def _after(averaging: ModelAveraging, steps: int) -> Tensor:
     run(averaging, range(1, steps + 1))
-    return averaging.replicas.parameters
+    return averaging.models.parameters
 
 
 # -- participants
@@ -238,12 +235,12 @@ def test_only_participants_are_averaged_and_charged_and_all_get_the_model():
     assert who.sum() == 2
     train(averaging, 1)
     averaging.step(1)
-    averaging.replicas.parameters[~who] = torch.nan  # not read
+    averaging.models.parameters[~who] = torch.nan  # not read
     trained = train(averaging, 2)
     assert averaging.step(2)
     mean = trained[who].mean(dim=0)
-    torch.testing.assert_close(averaging.replicas.parameters, mean.expand(K, -1))
-    ledger, size = averaging.fleet.ledger, 4 * averaging.replicas.d
+    torch.testing.assert_close(averaging.models.parameters, mean.expand(K, -1))
+    ledger, size = averaging.fleet.ledger, 4 * averaging.models.d
     assert ledger.sent("model").tolist() == [size * int(p) for p in who]
     assert ledger.sent("monitoring").tolist() == [2 * 8 * int(p) for p in who]
     assert torch.equal(averaging.participants, averaging.topology.participants(1))
@@ -279,7 +276,7 @@ def test_an_outer_step_starts_from_the_last_global_model():
     averaging.step(1)
     expected = start + 0.5 * (trained.mean(dim=0) - start)
     torch.testing.assert_close(averaging.reference, expected)
-    assert torch.equal(averaging.replicas.parameters, averaging.reference.expand(K, -1))
+    assert torch.equal(averaging.models.parameters, averaging.reference.expand(K, -1))
 
 
 # -- buffers and optimizer state
@@ -290,7 +287,7 @@ def trained_convolution(**settings: Any) -> ModelAveraging:
     optimizer = partial(torch.optim.Adam, lr=0.01)
     averaging = started(ModelAveraging(Every(1), **settings), convolution, optimizer)
     for row in range(K):
-        module = averaging.replicas.bind(row).train()
+        module = averaging.models.bind(row).train()
         draw = torch_stream(0, "x", row)
         module(torch.randn(5, 1, 6, 6, generator=draw)).square().sum().backward()
     averaging.optimizer.step(list(range(K)))
@@ -299,25 +296,25 @@ def trained_convolution(**settings: Any) -> ModelAveraging:
 
 def test_buffers_and_optimizer_state_stay_local_unless_asked():
     averaging = trained_convolution()
-    buffers = averaging.replicas.buffers.clone()
+    buffers = averaging.models.buffers.clone()
     moments = [t.clone() for t in averaging.optimizer.rows()]
     averaging.step(1)
-    assert torch.equal(averaging.replicas.buffers, buffers)
+    assert torch.equal(averaging.models.buffers, buffers)
     for before, after in zip(moments, averaging.optimizer.rows(), strict=True):
         assert torch.equal(before, after)
-    assert [payload for _, _, payload in events(averaging)] == [4 * averaging.replicas.d]
+    assert [payload for _, _, payload in events(averaging)] == [4 * averaging.models.d]
 
 
 def test_averaged_buffers_travel_and_are_charged():
     averaging = trained_convolution(buffers="average")
-    before = averaging.replicas.buffers.clone()
+    before = averaging.models.buffers.clone()
     averaging.step(1)
     expected = before.mean(dim=0).expand(K, -1)
-    torch.testing.assert_close(averaging.replicas.buffers, expected)
+    torch.testing.assert_close(averaging.models.buffers, expected)
     assert (before - expected).abs().max() > 1e-3
-    assert events(averaging) == [(0, "model", 4 * averaging.replicas.d), (0, "model", 4 * 6)]
+    assert events(averaging) == [(0, "model", 4 * averaging.models.d), (0, "model", 4 * 6)]
     # the counters of batches do not
-    assert [c["1.num_batches_tracked"].item() for c in averaging.replicas.counters] == [1] * K
+    assert [c["1.num_batches_tracked"].item() for c in averaging.models.counters] == [1] * K
 
 
 def test_averaged_optimizer_state_travels_and_is_charged():
@@ -329,7 +326,7 @@ def test_averaged_optimizer_state_travels_and_is_charged():
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old.mean(dim=0).expand(K, -1))
         assert (old - new).abs().max() > 0
-    size = 4 * averaging.replicas.d
+    size = 4 * averaging.models.d
     assert events(averaging) == [(0, "model", size)] * 3  # the model and two moments
 
 
@@ -340,7 +337,7 @@ def test_optimizer_state_is_averaged_where_each_worker_has_an_optimizer_too():
         replicas = Replicas(convolution(), K)
     local = LocalOptimizer(replicas, partial(torch.optim.Adam, lr=0.01), together=False)
     apart.start(LocalFleet(K), replicas, local, Setting(K, replicas.d))
-    replicas.gradients.copy_(averaging.replicas.gradients)
+    replicas.gradients.copy_(averaging.models.gradients)
     local.step(list(range(K)))
     averaging.step(1)
     apart.step(1)
@@ -359,7 +356,7 @@ def test_nothing_is_charged_for_state_that_does_not_exist():
     averaging = started(ModelAveraging(Every(1), buffers="average", optimizer_state="average"))
     train(averaging, 1)
     averaging.step(1)
-    assert events(averaging) == [(1, "model", 4 * averaging.replicas.d)]
+    assert events(averaging) == [(1, "model", 4 * averaging.models.d)]
 
 
 # -- looking
@@ -368,13 +365,13 @@ def test_nothing_is_charged_for_state_that_does_not_exist():
 def test_consensus_is_the_mean_and_is_not_charged():
     averaging = started(ModelAveraging(Every(9)))
     trained = train(averaging, 1)
-    rows = averaging.replicas.parameters
+    rows = averaging.models.parameters
     torch.testing.assert_close(consensus(averaging.fleet, rows), trained.mean(dim=0))
     who = torch.tensor([True, False, False, True])
     torch.testing.assert_close(consensus(averaging.fleet, rows, who), trained[[0, 3]].mean(dim=0))
     ledger = averaging.fleet.ledger
     assert ledger.bytes() == 0
-    assert ledger.bytes("evaluation") == (4 + 2) * 2 * 4 * averaging.replicas.d
+    assert ledger.bytes("evaluation") == (4 + 2) * 2 * 4 * averaging.models.d
 
 
 @pytest.mark.parametrize(
@@ -382,7 +379,9 @@ def test_consensus_is_the_mean_and_is_not_charged():
     [
         ({"buffers": "sometimes"}, "buffers must be local or average, not 'sometimes'"),
         ({"optimizer_state": "reset"}, "optimizer_state must be local or average"),
-        ({"lag": 2}, "lag 0 or 1 steps, not 2"),
+        ({"lag": -1}, "lag 0 or more steps, not -1"),
+        ({"overlap": -2}, "travel 0 or more steps, not -2"),
+        ({"overlap": 2, "topology": Sampled(0.5)}, "overlap needs every worker"),
         (
             {"optimizer_state": "average", "topology": Sampled(0.5)},
             "needs every worker in every round",

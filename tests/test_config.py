@@ -49,7 +49,7 @@ def test_optimizer() -> None:
         ({"recipe": "fda", "options": {"theta": 1, "estimator": "linar"}}, "did you mean 'linear'"),
         ({"recipe": "local_sgd", "options": {"period": 0}}, "at least 1 step"),
         ({"recipe": "fedavg", "options": {"fraction": 0.0}}, r"in \(0, 1\]"),
-        ({"recipe": "fda", "options": {"theta": 1, "lag": 2}}, "0 or 1 steps"),
+        ({"recipe": "fda", "options": {"theta": 1, "lag": -2}}, "0 or more steps"),
         ({"recipe": "synchronous", "workers": 0}, "workers must be at least 1, got 0"),
         ({"recipe": "synchronous", "steps": 0}, "steps must be at least 1"),
         ({"recipe": "synchronous", "processes": 5}, "5 processes cannot share 4 workers"),

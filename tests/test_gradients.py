@@ -26,19 +26,19 @@ def exchange() -> GradientExchange:
 
 
 def test_every_worker_gets_the_mean(exchange):
-    before = exchange.replicas.gradients.clone()
+    before = exchange.models.gradients.clone()
     exchange.step(torch.ones(K, dtype=torch.bool))
-    torch.testing.assert_close(exchange.replicas.gradients, before.mean(dim=0).expand(K, -1))
+    torch.testing.assert_close(exchange.models.gradients, before.mean(dim=0).expand(K, -1))
     ledger = exchange.fleet.ledger
     assert ledger.by_kind() == {**dict.fromkeys(ledger.by_kind(), 0), "gradient": K * 8 * 53}
 
 
 def test_only_participants_count(exchange):
     who = torch.tensor([True, False, True, False])
-    expected = exchange.replicas.gradients[who].mean(dim=0)
-    exchange.replicas.gradients[~who] = torch.nan
+    expected = exchange.models.gradients[who].mean(dim=0)
+    exchange.models.gradients[~who] = torch.nan
     exchange.step(who)
-    torch.testing.assert_close(exchange.replicas.gradients, expected.expand(K, -1))
+    torch.testing.assert_close(exchange.models.gradients, expected.expand(K, -1))
     assert exchange.fleet.ledger.sent("gradient").tolist() == [4 * 53, 0, 4 * 53, 0]
 
 

@@ -1,5 +1,7 @@
 """Tacit: distributed deep learning that speaks only when it must."""
 
+from tacit.attach import attach
+from tacit.attached import Attached
 from tacit.evaluation import Evaluation
 from tacit.fleet import Link, LocalFleet, ProcessGroupFleet
 from tacit.recipes import (
@@ -20,12 +22,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RECIPES",
+    "Attached",
     "Evaluation",
     "Link",
     "LocalFleet",
     "ProcessGroupFleet",
     "Recipe",
     "Simulation",
+    "attach",
     "diloco",
     "fda",
     "fedadagrad",

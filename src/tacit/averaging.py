@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
 from tacit.errors import TrainingDiverged, UserError
 from tacit.fleet import Fleet, Pending, Ready
-from tacit.optimizers import LocalOptimizer
-from tacit.replicas import Replicas
+from tacit.optimizers import OptimizerRows
+from tacit.replicas import Models
 from tacit.setting import Setting
 from tacit.topologies import Everyone, Topology
 from tacit.triggers import Trigger
@@ -26,8 +27,12 @@ class ModelAveraging:
     ``trigger``: when. ``aggregator`` and ``outer``: how. ``topology``: who takes part in a round.
     ``buffers``: floating-point buffers (batch-norm statistics) stay ``local``, as published, or
     ``average`` with the models. ``optimizer_state``: likewise for the local optimizers' moments.
-    What travels is charged. ``lag``: 0 decides at the step that was checked (published); 1 decides
-    one step later, so that the monitoring message travels during the next step's computation.
+    What travels is charged.
+
+    Messages may travel beside the computation. ``lag``: the decision comes so many steps after
+    the step that was checked (published: 0), and nothing is checked in between. ``overlap``: the
+    models arrive so many steps after they left (published: 0). A worker then continues from the
+    combined model plus what it has learned meanwhile, ``w <- mean + (w - w when it left)``.
     """
 
     def __init__(
@@ -39,16 +44,20 @@ class ModelAveraging:
         buffers: Travels = "local",
         optimizer_state: Travels = "local",
         lag: int = 0,
+        overlap: int = 0,
     ) -> None:
         for name, value in (("buffers", buffers), ("optimizer_state", optimizer_state)):
             if value not in ("local", "average"):
                 raise UserError(f"{name} must be local or average, not {value!r}")
-        if lag not in (0, 1):
-            raise UserError(f"the decision may lag 0 or 1 steps, not {lag}")
-        if optimizer_state == "average" and topology is not None and topology.partial:
+        for name, steps in (("the decision may lag", lag), ("the models may travel", overlap)):
+            if steps < 0:
+                raise UserError(f"{name} 0 or more steps, not {steps}")
+        partial = topology is not None and topology.partial
+        if partial and (optimizer_state == "average" or overlap):
+            option = "overlap" if overlap else "optimizer_state='average'"
             raise UserError(
-                "optimizer_state='average' needs every worker in every round: a worker that was "
-                "never sampled has no state; leave it local"
+                f"{option} needs every worker in every round, and this recipe samples them; "
+                "leave it out"
             )
         self.trigger = trigger
         self.aggregator = aggregator or Mean()
@@ -57,47 +66,63 @@ class ModelAveraging:
         self.buffers = buffers
         self.optimizer_state = optimizer_state
         self.lag = lag
+        self.overlap = overlap
 
     def start(
-        self, fleet: Fleet, replicas: Replicas, optimizer: LocalOptimizer, setting: Setting
+        self, fleet: Fleet, models: Models, optimizer: OptimizerRows, setting: Setting
     ) -> None:
         """Begin a run. All workers hold the same model, the first reference."""
-        self.fleet, self.replicas, self.optimizer = fleet, replicas, optimizer
+        self.fleet, self.models, self.optimizer = fleet, models, optimizer
         for part in (self.trigger, self.aggregator, self.topology):
             part.start(setting)
         #: The global model at the last synchronisation, ``(d,)``.
-        self.reference = replicas.parameters[0].clone()
+        self.reference = models.parameters[0].clone()
         if self.outer is not None:
             self.outer.start(self.reference)
         self.rounds = 0
         self.participants = self.topology.participants(0)
         #: The last estimate of the trigger, or None where nothing was estimated at the last step.
         self.estimate: float | None = None
-        self._pending: Pending | None = None
+        #: A check whose decision is to come, and models that have left.
+        self._check: _Late | None = None
+        self._travelling: _Late | None = None
+        #: The hosted workers' models as they left, ``(L, d)``.
+        self._left: Tensor | None = None
 
     # -- Algorithm 1
 
     def step(self, step: int) -> bool:
         """After local step ``step`` (1, 2, ...); says whether the models were synchronised."""
-        fired = self._fires(step)
-        if fired:
-            self._synchronise()
-        return fired
+        self.estimate = None
+        if self._travelling is not None:
+            return self._arrive(step)
+        if not self._fires(step):
+            return False
+        if self.overlap:
+            self._leave(step)
+            return False
+        self._synchronise(self._combined(self.models.parameters))
+        return True
 
     def _fires(self, step: int) -> bool:
-        self.estimate = None
-        late, self._pending = self._pending, None
-        if late is not None and self._decide(late, step):
-            return True
+        if self._check is not None:
+            if step < self._check.due:
+                return False
+            if self._decide(self._check.message, step):
+                self.fleet.roll_call()
+                self._check = None
+                return True
+            self._check = None
         if not self.trigger.due(step):
             return False
         if not self.trigger.monitors:
+            self.fleet.roll_call()
             return True
-        state = self.trigger.local_state(self.replicas.parameters, self.reference)
+        state = self.trigger.local_state(self.models.parameters, self.reference)
         weights = None if self.participants.all() else self.participants
-        message = self.fleet.mean_later(state, "monitoring", weights, overlapped=self.lag > 0)
+        message = self.fleet.mean_later(state, "monitoring", weights, self.lag)
         if self.lag:
-            self._pending = message
+            self._check = _Late(step + self.lag, message)
             return False
         return self._decide(message, step)
 
@@ -110,15 +135,34 @@ class ModelAveraging:
             )
         return self.trigger.fires(self.estimate)
 
-    def _synchronise(self) -> None:
-        model = self._combined(self.replicas.parameters)
+    def _leave(self, step: int) -> None:
+        self._left = self.models.parameters.clone()
+        message = self.aggregator.combine_later(
+            self.fleet, self._left, "model", self.participants, self.overlap
+        )
+        self._travelling = _Late(step + self.overlap, message)
+
+    def _arrive(self, step: int) -> bool:
+        assert self._travelling is not None
+        assert self._left is not None
+        if step < self._travelling.due:
+            return False
+        if self._more_than_models:
+            self.fleet.roll_call()
+        learned = self.models.parameters - self._left
+        self._synchronise(self._travelling.message.wait())
+        self.models.parameters += learned
+        self._travelling = self._left = None
+        return True
+
+    def _synchronise(self, model: Tensor) -> None:
         if self.outer is not None:
             model = self.outer.step(self.reference, model)
-        self.replicas.parameters[:] = model
+        self.models.parameters[:] = model
         self.trigger.synchronised(model - self.reference)
         self.reference = model
-        if self.buffers == "average" and self.replicas.buffers.numel():
-            self.replicas.buffers[:] = self._combined(self.replicas.buffers)
+        if self.buffers == "average" and self.models.buffers.numel() > 0:
+            self.models.buffers[:] = self._combined(self.models.buffers)
         if self.optimizer_state == "average":
             self._average_optimizer_state()
         self.rounds += 1
@@ -133,30 +177,77 @@ class ModelAveraging:
             tensor[:] = self._combined(tensor)
         self.optimizer.set_rows(rows)
 
+    @property
+    def _more_than_models(self) -> bool:
+        buffers = self.buffers == "average" and self.models.buffers.numel() > 0
+        return buffers or self.optimizer_state == "average"
+
+    def next_message(self, step: int) -> tuple[int, int]:
+        """The first step after ``step`` at which a message leaves, and how many columns the first
+        one has (a roll call: none). Workers that have nothing to train on learn from it when they
+        are expected."""
+        if self._travelling is not None:
+            if self._more_than_models:
+                return max(step + 1, self._travelling.due), 0
+            step = max(step, self._travelling.due)
+        elif self._check is not None:
+            step = max(step, self._check.due - 1)
+            if self.trigger.fires(self.trigger.estimate(self._check.message.wait())):
+                return step + 1, 0
+        return self.trigger.next_due(step), self._state_size() if self.trigger.monitors else 0
+
+    def _state_size(self) -> int:
+        return self.trigger.local_state(self.models.parameters, self.reference).shape[1]
+
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
-        """What all workers share. What belongs to one worker is in ``Replicas``."""
-        pending = self._pending.wait() if self._pending is not None else None
-        if pending is not None:
-            self._pending = Ready(pending)
+        """What all workers share. What belongs to one worker is in :meth:`worker_state`."""
         return {
             "reference": self.reference,
             "rounds": self.rounds,
-            "pending": pending,
+            "check": _settled(self._check),
+            "travelling": _settled(self._travelling),
             "trigger": self.trigger.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.reference = state["reference"].to(self.reference.device)
+        device = self.reference.device
+        self.reference = state["reference"].to(device)
         self.rounds = state["rounds"]
         self.participants = self.topology.participants(self.rounds)
-        pending = state["pending"]
-        self._pending = Ready(pending.to(self.reference.device)) if pending is not None else None
+        self._check = _unsettled(state["check"], device)
+        self._travelling = _unsettled(state["travelling"], device)
         self.trigger.load_state_dict(state["trigger"])
         if self.outer is not None:
             self.outer.load_state_dict(state["outer"])
+
+    def worker_state(self, row: int) -> dict[str, Any]:
+        """What belongs to the worker in this row: its model as it left, if it travels."""
+        return {"left": self._left[row]} if self._left is not None else {}
+
+    def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
+        if "left" in state:
+            if self._left is None:
+                self._left = torch.zeros_like(self.models.parameters)
+            self._left[row] = state["left"]
+
+
+@dataclass(frozen=True)
+class _Late:
+    """A message that is used at a later step than it was sent."""
+
+    due: int
+    message: Pending
+
+
+def _settled(late: _Late | None) -> dict[str, Any] | None:
+    return None if late is None else {"due": late.due, "value": late.message.wait()}
+
+
+def _unsettled(state: dict[str, Any] | None, device: torch.device) -> _Late | None:
+    return None if state is None else _Late(state["due"], Ready(state["value"].to(device)))
 
 
 def consensus(fleet: Fleet, rows: Tensor, participants: Tensor | None = None) -> Tensor:

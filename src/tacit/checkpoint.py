@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import struct
+import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from tacit.errors import PeerError, UserError
 from tacit.fleet import Fleet
 
 _MAGIC = b"TACITCK1"
+
+#: How long survivors of a failure wait for each other's files, in seconds.
+_PATIENCE = 10.0
 
 
 def save(path: Path, tree: Any) -> None:
@@ -105,35 +109,71 @@ def write_folder(
 ) -> None:
     """Every process calls this with its hosted workers' states. The folder ``folder/step-N``
     appears when all files are there; ``latest`` then names it, and older ones are deleted."""
-    final = folder / f"step-{step:09d}"
-    building = folder / f".{final.name}.tmp"
+    building = folder / f".step-{step:09d}.tmp"
     if fleet.leader:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
     fleet.barrier()
     for worker, state in workers.items():
-        save(building / f"worker-{worker:05d}.tacit", state)
+        save(_worker_file(building, worker), state)
     fleet.barrier()
     if fleet.leader:
-        save(building / "shared.tacit", shared)
-        shutil.rmtree(final, ignore_errors=True)
-        building.rename(final)
-        pointer = folder / ".latest.tmp"
-        pointer.write_text(final.name)
-        os.replace(pointer, folder / "latest")
-        for other in folder.glob("step-*"):
-            if other != final:
-                shutil.rmtree(other, ignore_errors=True)
+        _publish(folder, step, building, shared)
     fleet.barrier()
 
 
-def read_folder(folder: Path, workers: Iterable[int]) -> tuple[Any, dict[int, Any]]:
-    """The latest checkpoint: what is shared, and the states of these workers."""
+def write_remains(
+    folder: Path, step: int, worker: int, state: Any, shared: Any, survivors: Sequence[int]
+) -> Path | None:
+    """After a failure, without talking: every survivor writes its file, and the first of them
+    publishes the checkpoint once all are there. Where it is; None if somebody did not write."""
+    building = folder / f".step-{step:09d}.remains"
+    building.mkdir(parents=True, exist_ok=True)
+    save(_worker_file(building, worker), state)
+    final = folder / f"step-{step:09d}"
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if worker != min(survivors):
+            if final.exists():
+                return final
+        elif all(_worker_file(building, other).exists() for other in survivors):
+            return _publish(folder, step, building, shared)
+        time.sleep(0.05)
+    return None
+
+
+def _publish(folder: Path, step: int, building: Path, shared: Any) -> Path:
+    save(building / "shared.tacit", shared)
+    final = folder / f"step-{step:09d}"
+    shutil.rmtree(final, ignore_errors=True)
+    building.rename(final)
+    pointer = folder / ".latest.tmp"
+    pointer.write_text(final.name)
+    os.replace(pointer, folder / "latest")
+    for other in [*folder.glob("step-*"), *folder.glob(".step-*")]:
+        if other != final:
+            shutil.rmtree(other, ignore_errors=True)
+    return final
+
+
+def open_folder(folder: Path) -> tuple[Any, dict[int, Path]]:
+    """The latest checkpoint: what is shared, and each worker's file."""
     try:
         latest = folder / (folder / "latest").read_text().strip()
     except FileNotFoundError:
         raise UserError(
             f"there is no checkpoint in {folder}; run with --checkpoint-every"
         ) from None
-    shared = load(latest / "shared.tacit")
-    return shared, {k: load(latest / f"worker-{k:05d}.tacit") for k in workers}
+    files = {int(path.stem.removeprefix("worker-")): path for path in latest.glob("worker-*.tacit")}
+    return load(latest / "shared.tacit"), files
+
+
+def read_folder(folder: Path, workers: Iterable[int]) -> tuple[Any, dict[int, Any]]:
+    """The latest checkpoint: what is shared, and the states of these workers."""
+    shared, files = open_folder(folder)
+    latest = folder / (folder / "latest").read_text().strip()
+    return shared, {k: load(files.get(k, _worker_file(latest, k))) for k in workers}
+
+
+def _worker_file(folder: Path, worker: int) -> Path:
+    return folder / f"worker-{worker:05d}.tacit"

@@ -25,6 +25,10 @@ class PeerError(RuntimeError):
     """A worker's message is malformed, or a peer disagrees. The message names the sender."""
 
 
+class PeerLost(PeerError):
+    """A peer is gone, or did not answer in time."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry, with the nearest known name."""
     names = sorted(known)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean
 from tacit.fleet import Fleet
-from tacit.replicas import Replicas
+from tacit.replicas import Models
 from tacit.setting import Setting
 
 
@@ -20,12 +20,12 @@ class GradientExchange:
     def __init__(self, aggregator: Aggregator | None = None) -> None:
         self.aggregator = aggregator or Mean()
 
-    def start(self, fleet: Fleet, replicas: Replicas, setting: Setting) -> None:
+    def start(self, fleet: Fleet, models: Models, setting: Setting) -> None:
         """Begin a run."""
-        self.fleet, self.replicas = fleet, replicas
+        self.fleet, self.models = fleet, models
         self.aggregator.start(setting)
 
     def step(self, participants: Tensor) -> None:
         """Between the backward pass and the local optimizer step."""
-        gradients = self.replicas.gradients
+        gradients = self.models.gradients
         gradients[:] = self.aggregator.combine(self.fleet, gradients, "gradient", participants)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ _ELEMENTWISE = {
 }
 
 _FUSED = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad}
+
+
+class OptimizerRows(Protocol):
+    """The hosted workers' optimizer state as an exchange sees it."""
+
+    def rows(self) -> list[Tensor]:
+        """The state that is as large as the model, each ``(L, n)``, in order."""
+
+    def set_rows(self, rows: list[Tensor]) -> None:
+        """Write back what :meth:`rows` gave."""
 
 
 class LocalOptimizer:

@@ -57,9 +57,13 @@ def synchronous(exchange: Literal["gradients", "models"] = "gradients") -> Recip
     raise unknown("exchange", exchange, ["gradients", "models"])
 
 
-def local_sgd(period: int = 16, buffers: Travels = "local") -> Recipe:
-    """Local SGD (Stich 2019): average the models every ``period`` steps. Any local optimizer."""
-    return Recipe("local_sgd", averaging=ModelAveraging(Every(period), buffers=buffers))
+def local_sgd(period: int = 16, overlap: int = 0, buffers: Travels = "local") -> Recipe:
+    """Local SGD (Stich 2019): average the models every ``period`` steps. Any local optimizer.
+
+    ``overlap``: the models travel during so many further steps (see ``ModelAveraging``).
+    """
+    averaging = ModelAveraging(Every(period), buffers=buffers, overlap=overlap)
+    return Recipe("local_sgd", averaging=averaging)
 
 
 def fda(
@@ -67,6 +71,7 @@ def fda(
     estimator: Literal["linear", "sketch", "naive", "exact"] = "linear",
     every: int = 1,
     lag: int = 0,
+    overlap: int = 0,
     rows: int = 5,
     columns: int = 250,
     epsilon: float | None = None,
@@ -76,8 +81,10 @@ def fda(
     """Federated Dynamic Averaging: average the models when their variance passes ``theta``.
 
     ``linear`` and ``sketch`` are the paper's LinearFDA and SketchFDA; ``rows``, ``columns`` and
-    ``epsilon`` belong to the sketch. Without ``theta``, a first guess (see ``ModelVariance``) that
-    is worth tuning. Theologitis et al., EDBT 2025, Algorithm 1.
+    ``epsilon`` belong to the sketch. ``every``: steps between checks. Published: decide at the step
+    that was checked, and wait for the models; with ``lag`` the check, with ``overlap`` the models
+    travel during so many further steps (see ``ModelAveraging``). Without ``theta``, a first guess
+    (see ``ModelVariance``) that is worth tuning. Theologitis et al., EDBT 2025, Algorithm 1.
     """
     estimators: dict[str, Callable[[], Estimator]] = {
         "linear": Linear,
@@ -88,7 +95,9 @@ def fda(
     if estimator not in estimators:
         raise unknown("estimator", estimator, estimators)
     trigger = ModelVariance(theta, estimators[estimator](), every)
-    averaging = ModelAveraging(trigger, buffers=buffers, optimizer_state=optimizer_state, lag=lag)
+    averaging = ModelAveraging(
+        trigger, buffers=buffers, optimizer_state=optimizer_state, lag=lag, overlap=overlap
+    )
     return Recipe("fda", averaging=averaging)
 
 
@@ -140,12 +149,18 @@ def fedadagrad(
 
 
 def diloco(
-    period: int = 50, server_lr: float = 0.7, momentum: float = 0.9, nesterov: bool = True
+    period: int = 50,
+    server_lr: float = 0.7,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    overlap: int = 0,
 ) -> Recipe:
     """DiLoCo (Douillard et al. 2023): local training for ``period`` steps, then a Nesterov step on
-    the averaged pseudo-gradient. The task's optimizer (published: AdamW) is the inner one."""
+    the averaged pseudo-gradient. The task's optimizer (published: AdamW) is the inner one.
+    ``overlap``: the models travel during so many further steps (see ``ModelAveraging``).
+    """
     server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum, nesterov=nesterov)
-    averaging = ModelAveraging(Every(period), outer=OuterOptimizer(server))
+    averaging = ModelAveraging(Every(period), outer=OuterOptimizer(server), overlap=overlap)
     return Recipe("diloco", averaging=averaging)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,15 @@ from tacit.errors import UserError
 #: Rows start at multiples of this many elements, so that every row meets the same vector
 #: instructions in the same places whichever rows are hosted beside it (same bits in every layout).
 _ALIGN = 64
+
+
+class Models(Protocol):
+    """The hosted workers' models as an exchange sees them: parameters and gradients ``(L, d)``,
+    floating-point buffers ``(L, d_b)``."""
+
+    parameters: Tensor
+    gradients: Tensor
+    buffers: Tensor
 
 
 class Replicas:

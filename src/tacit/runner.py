@@ -86,7 +86,7 @@ def execute(
     right. With ``resume``, go on from its last checkpoint. Every process of a fleet calls this."""
     fleet = make_fleet(config)
     simulation = build(config, fleet)
-    steps = config.steps or max(1, round(config.epochs * simulation.setting.steps_per_epoch))
+    steps = config.steps or max(1, round(config.epochs * simulation.steps_per_epoch))
     folder = _agree_on_folder(fleet, open_folder)
     if resume:
         shared, workers = checkpoint.read_folder(folder.checkpoints, fleet.hosted)

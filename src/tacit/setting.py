@@ -11,13 +11,13 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Setting:
     """``workers``: K. ``d``: number of trainable parameters. ``steps_per_epoch``: local steps in
-    which all workers together see as many samples as there are. ``samples``: how many samples each
-    worker has, shape ``(K,)``; equal if not given."""
+    which all workers together see as many samples as there are; None: not known. ``samples``: how
+    many samples each worker has, shape ``(K,)``; equal if not given."""
 
     workers: int
     d: int
     seed: int = 0
-    steps_per_epoch: float = 1.0
+    steps_per_epoch: float | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     samples: Tensor | None = None
 

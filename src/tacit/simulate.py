@@ -90,11 +90,13 @@ class Simulation:
             device,
             fleet.deterministic,
         )
+        #: Steps in which all workers together see as many samples as there are; rarely whole.
+        self.steps_per_epoch = len(task.train) / (fleet.size * batch_size)
         self.setting = Setting(
             workers=fleet.size,
             d=self.replicas.d,
             seed=seed,
-            steps_per_epoch=len(task.train) / (fleet.size * batch_size),
+            steps_per_epoch=self.steps_per_epoch,
             device=torch.device(device),
             samples=torch.tensor([len(shard) for shard in shards]),
         )
@@ -164,7 +166,7 @@ class Simulation:
         if every is not None:
             return self.steps % every == 0
         # epochs are rarely whole numbers of steps: the remainder carries over
-        epoch = self.setting.steps_per_epoch
+        epoch = self.steps_per_epoch
         return int(self.steps / epoch) > int((self.steps - 1) / epoch)
 
     # -- looking at the run
@@ -190,7 +192,7 @@ class Simulation:
         averaging = self.recipe.averaging
         evaluation = Evaluation(
             step=self.steps,
-            epoch=self.steps / self.setting.steps_per_epoch,
+            epoch=self.steps / self.steps_per_epoch,
             accuracy=correct / count,
             loss=loss / count,
             train_loss=train_loss / max(1.0, batches),
@@ -230,10 +232,12 @@ class Simulation:
     def worker_state(self, worker: int) -> dict[str, Any]:
         """What belongs to one hosted worker, for a checkpoint."""
         row = worker - self.fleet.hosted.start
+        averaging = self.recipe.averaging
         return {
             "replica": self.replicas.worker_state(row),
             "optimizer": self.optimizer.worker_state(row),
             "draws": self.training.draws[row],
+            "averaging": averaging.worker_state(row) if averaging is not None else None,
         }
 
     def load_state(self, shared: Mapping[str, Any], workers: Mapping[int, Any]) -> None:
@@ -253,6 +257,8 @@ class Simulation:
             self.replicas.load_worker_state(row, state["replica"])
             self.optimizer.load_worker_state(row, state["optimizer"])
             self.training.draws[row] = state["draws"]
+            if self.recipe.averaging is not None:
+                self.recipe.averaging.load_worker_state(row, state["averaging"])
 
 
 def _keep_freed_memory() -> None:

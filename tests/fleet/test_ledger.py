@@ -14,7 +14,7 @@ def ledger() -> Ledger:
     ledger = Ledger(3)
     for step in (1, 2):
         ledger.step = step
-        ledger.reduce("monitoring", 8, overlapped=step == 2)
+        ledger.reduce("monitoring", 8, overlap=3 * (step == 2))
     ledger.reduce("model", 100, np.array([True, False, True]))
     ledger.step = 3
     ledger.gather("control", [0, 5, 7])
@@ -25,7 +25,7 @@ def ledger() -> Ledger:
 def test_events_in_order(ledger):
     assert list(ledger) == [
         Event(1, "monitoring", "reduce", 8, 3, False),
-        Event(2, "monitoring", "reduce", 8, 3, True),
+        Event(2, "monitoring", "reduce", 8, 3, 3),
         Event(2, "model", "reduce", 100, 2, False),
         Event(3, "control", "gather", 12, 3, False),
         Event(3, "evaluation", "reduce", 1000, 3, False),

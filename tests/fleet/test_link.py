@@ -111,13 +111,24 @@ def test_clock_adds_computation_and_messages():
     assert predicted_seconds(Ledger(2), link, 3, 2.0) == pytest.approx(6.0)
 
 
-def test_overlapped_messages_hide_behind_one_step_of_computation():
+def test_overlapped_messages_hide_behind_computation():
     ledger, link = Ledger(2), Link(8e6)
     ledger.step = 1
-    ledger.reduce("monitoring", 300_000, overlapped=True)
+    ledger.reduce("monitoring", 300_000, overlap=1)
     ledger.step = 2
-    ledger.reduce("monitoring", 800_000, overlapped=True)
-    ledger.reduce("monitoring", 900_000, overlapped=True)  # 1.7 s to hide in the same step
-    ledger.reduce("model", 100_000)
-    assert predicted_seconds(ledger, link, 2, 1.0) == pytest.approx(2.0 + 0.1 + 0.7)
-    assert predicted_seconds(ledger, link, 2, 0.1) == pytest.approx(0.2 + 0.1 + 0.2 + 1.6)
+    ledger.reduce("monitoring", 800_000, overlap=1)
+    ledger.reduce("monitoring", 900_000, overlap=1)
+    assert predicted_seconds(ledger, link, 2, 2.0) == pytest.approx(4.0)
+    # 0.8 and 0.9 s after each other do not fit beside one step of one second
+    assert predicted_seconds(ledger, link, 3, 1.0) == pytest.approx(3.0 + 0.7)
+    ledger.reduce("model", 100_000)  # waits until the link is free
+    assert predicted_seconds(ledger, link, 2, 1.0) == pytest.approx(2.0 + 1.7 + 0.1)
+    assert predicted_seconds(ledger, link, 2, 0.1) == pytest.approx(0.2 + 0.2 + 1.7 + 0.1)
+
+
+def test_a_message_may_travel_during_several_steps():
+    ledger, link = Ledger(2), Link(8e6)
+    ledger.step = 1
+    ledger.reduce("model", 3_500_000, overlap=3)
+    assert predicted_seconds(ledger, link, 10, 1.0) == pytest.approx(10.0 + 0.5)
+    assert predicted_seconds(ledger, link, 10, 2.0) == pytest.approx(20.0)

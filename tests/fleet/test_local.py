@@ -50,6 +50,10 @@ def test_other_types_and_strides(results):
     torch.testing.assert_close(results["mean strided"], rows(K, 10)[:, ::2].mean(0))
 
 
+def test_broadcast(results):
+    assert torch.equal(results["broadcast"], rows(K, 5)[0])
+
+
 def test_any(results):
     assert results["any nobody"] is False
     assert results["any first"] is True
@@ -72,11 +76,16 @@ def test_ledger(results):
     expected[-1] += one
     assert fleet.ledger.sent("model").tolist() == expected
     assert fleet.ledger.count("model") == len(by_all) + 2
-    assert [e.overlapped for e in fleet.ledger if e.kind == "monitoring"] == [True, True]
+    assert [e.overlap for e in fleet.ledger if e.kind == "monitoring"] == [1, 1]
     lengths = [len(message) for message in messages(K)]
     assert (fleet.ledger.sent("gradient") - 4 * sum(SIZES)).tolist() == lengths
     # 1 byte for each question whether any flag is set
-    assert fleet.ledger.sent("control").tolist() == [4 * (sum(SIZES) + 5) + 8 * 5 + 3] * K
+    control = 4 * (sum(SIZES) + 5) + 8 * 5 + 3
+    broadcast = 4 * 5  # by worker 0 to the others
+    assert fleet.ledger.sent("control").tolist() == [control + broadcast] + [control] * (K - 1)
+    control += 8 * 5 * (K - 2)  # gathered from the others, against one's own
+    received = [control] + [control + broadcast] * (K - 1)
+    assert fleet.ledger.received("control").tolist() == received
 
 
 def test_hosted_and_leader():

@@ -65,8 +65,8 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
     only[-1] = 3.0
     results["one worker"] = fleet.mean(rows(workers, 5)[hosted], "model", only)
 
-    late = fleet.mean_later(rows(workers, 3000)[hosted], "monitoring")
-    later = fleet.mean_later(rows(workers, 5)[hosted], "monitoring")
+    late = fleet.mean_later(rows(workers, 3000)[hosted], "monitoring", overlap=1)
+    later = fleet.mean_later(rows(workers, 5)[hosted], "monitoring", overlap=1)
     results["between"] = fleet.max(rows(workers, 5)[hosted], "control")
     results["later"] = later.wait().clone()
     results["late"] = late.wait().clone()
@@ -79,6 +79,7 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
     every = messages(workers)
     results["bytes"] = fleet.gather_bytes(every[hosted], "gradient")
     results["no bytes"] = fleet.gather_bytes([b""] * len(fleet.hosted), "gradient")
+    results["broadcast"] = fleet.broadcast(rows(workers, 5)[0] * (0 in fleet.hosted), "control")
     fleet.barrier()
     results["ledger"] = fleet.ledger.state_dict()
     return results

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from tacit.fleet import Fleet, Kind
+from tacit.fleet import Fleet, Kind, Pending, Ready
 from tacit.setting import Setting
 
 
@@ -30,4 +30,15 @@ class Aggregator(ABC):
 
         ``rows``: the hosted workers', ``(L, d)``. ``participants``: ``(K,)`` bool.
         """
-        return self(fleet.gather_rows(rows, kind)[participants.to(rows.device)])
+        return self.combine_later(fleet, rows, kind, participants).wait()
+
+    def combine_later(
+        self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
+    ) -> Pending:
+        """Start :meth:`combine`, whose result is needed ``overlap`` steps later.
+
+        Here it is there at once; an aggregator that can travel beside the computation overrides
+        this.
+        """
+        del overlap
+        return Ready(self(fleet.gather_rows(rows, kind)[participants.to(rows.device)]))

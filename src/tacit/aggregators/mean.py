@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tacit.aggregators.base import Aggregator
-from tacit.fleet import Fleet, Kind
+from tacit.fleet import Fleet, Kind, Pending
 from tacit.fleet.fleet import weighted_sum
 from tacit.setting import Setting
 
@@ -18,9 +18,11 @@ class Mean(Aggregator):
         weights = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights
         return weighted_sum(rows, weights / weights.sum())
 
-    def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
+    def combine_later(
+        self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
+    ) -> Pending:
         weights = None if participants.all() else participants.to(torch.float64)
-        return fleet.mean(rows, kind, weights)
+        return fleet.mean_later(rows, kind, weights, overlap)
 
 
 class WeightedMean(Mean):
@@ -32,5 +34,7 @@ class WeightedMean(Mean):
     def start(self, setting: Setting) -> None:
         self.samples = setting.sample_counts()
 
-    def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
-        return fleet.mean(rows, kind, self.samples * participants)
+    def combine_later(
+        self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
+    ) -> Pending:
+        return fleet.mean_later(rows, kind, self.samples * participants, overlap)

@@ -1,6 +1,8 @@
 """The workers of a run, their collectives, and what these cost."""
 
+from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Fleet, Pending, Ready, layout
+from tacit.fleet.island import IslandFleet
 from tacit.fleet.ledger import CHARGED, KINDS, Event, Kind, Ledger
 from tacit.fleet.link import Link, predicted_seconds
 from tacit.fleet.local import LocalFleet
@@ -9,8 +11,10 @@ from tacit.fleet.process_group import ProcessGroupFleet
 __all__ = [
     "CHARGED",
     "KINDS",
+    "AttendedFleet",
     "Event",
     "Fleet",
+    "IslandFleet",
     "Kind",
     "Ledger",
     "Link",

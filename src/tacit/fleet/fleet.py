@@ -70,22 +70,25 @@ class Fleet(ABC):
         ``weights``: shape ``(K,)``, the same in every process, not negative, not all zero. A
         worker of weight 0 takes no part: nothing is charged to it and its row is not read.
         """
-        return self.mean_later(rows, kind, weights, overlapped=False).wait()
+        return self.mean_later(rows, kind, weights).wait()
 
     def mean_later(
         self,
         rows: Tensor,
         kind: Kind,
         weights: Tensor | None = None,
-        overlapped: bool = True,
+        overlap: int = 0,
     ) -> Pending:
-        """Start :meth:`mean` and return at once; ``wait()`` gives the result."""
+        """Start :meth:`mean` and return at once; ``wait()`` gives the result.
+
+        ``overlap``: steps of computation before the result is needed, for the virtual clock.
+        """
         self._check_rows(rows)
         if not rows.is_floating_point():
             raise UserError(f"a mean needs floating-point rows, got {rows.dtype}")
         share = self._shares(weights)
         participants = None if weights is None else (share > 0).numpy()
-        self.ledger.reduce(kind, _row_bytes(rows), participants, overlapped)
+        self.ledger.reduce(kind, _row_bytes(rows), participants, overlap)
         if self.deterministic:
             return Ready(self._gathered_mean(rows, share))
         return self._sum_later(weighted_sum(rows, share[self.hosted.start : self.hosted.stop]))
@@ -116,6 +119,15 @@ class Fleet(ABC):
         self.ledger.gather(kind, [len(message) for message in gathered])
         return gathered
 
+    def broadcast(self, row: Tensor, kind: Kind) -> Tensor:
+        """Worker 0's vector ``(n,)``, in every process."""
+        self.ledger.broadcast(kind, row.numel() * row.element_size(), source=0)
+        return self._broadcast(row)
+
+    def roll_call(self) -> None:  # noqa: B027
+        """Called before models travel on a decision that no message of this step carried: see
+        ``AttendedFleet``. Where all workers keep step by themselves there is nothing to do."""
+
     @abstractmethod
     def barrier(self) -> None:
         """Wait until every process is here. Not charged."""
@@ -131,6 +143,9 @@ class Fleet(ABC):
 
     @abstractmethod
     def _max(self, partial: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _broadcast(self, row: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _gather_rows(self, rows: Tensor) -> Tensor: ...

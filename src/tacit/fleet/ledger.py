@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["model", "gradient", "monitoring", "control", "evaluation"]
-Operation = Literal["reduce", "gather"]
+Operation = Literal["reduce", "gather", "broadcast"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -26,15 +26,16 @@ CHARGED: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "evaluation"
 #: A reduction of at most this many bytes is sent straight to every peer; a larger one on a ring.
 SMALL_MESSAGE = 8192
 
-_COLUMNS = ("step", "kind", "operation", "payload", "participants", "overlapped")
+_COLUMNS = ("step", "kind", "operation", "payload", "participants", "overlap")
 
 
 class Event(NamedTuple):
     """One operation.
 
     ``payload``: for a reduce, the bytes each participant contributes (and gets back); for a
-    gather, the bytes all participants contribute together (and each gets back).
-    ``overlapped``: the operation ran beside the next step's computation.
+    gather, the bytes all participants contribute together (and each gets back); for a broadcast,
+    the bytes one participant gives to the others.
+    ``overlap``: the operation ran beside the computation of so many steps; 0: everybody waited.
     """
 
     step: int
@@ -42,7 +43,7 @@ class Event(NamedTuple):
     operation: Operation
     payload: int
     participants: int
-    overlapped: bool
+    overlap: int
 
 
 class Ledger:
@@ -66,14 +67,14 @@ class Ledger:
         kind: Kind,
         payload: int,
         participants: npt.NDArray[np.bool_] | None = None,
-        overlapped: bool = False,
+        overlap: int = 0,
     ) -> None:
         """Each participant contributes ``payload`` bytes and gets the combined ``payload`` back."""
         who = slice(None) if participants is None else participants
         self._sent[kind][who] += payload
         self._received[kind][who] += payload
         count = self.workers if participants is None else int(participants.sum())
-        self._append(kind, "reduce", payload, count, overlapped)
+        self._append(kind, "reduce", payload, count, overlap)
 
     def gather(self, kind: Kind, sizes: Sequence[int]) -> None:
         """Worker ``k`` sends ``sizes[k]`` bytes; everybody receives what the others sent."""
@@ -81,10 +82,17 @@ class Ledger:
         total = int(lengths.sum())
         self._sent[kind] += lengths
         self._received[kind] += total - lengths
-        self._append(kind, "gather", total, self.workers, False)
+        self._append(kind, "gather", total, self.workers)
+
+    def broadcast(self, kind: Kind, payload: int, source: int) -> None:
+        """Worker ``source`` gives ``payload`` bytes to everybody else."""
+        self._sent[kind][source] += payload * (self.workers > 1)
+        self._received[kind] += payload
+        self._received[kind][source] -= payload
+        self._append(kind, "broadcast", payload, self.workers)
 
     def _append(
-        self, kind: Kind, operation: Operation, payload: int, participants: int, overlapped: bool
+        self, kind: Kind, operation: Operation, payload: int, participants: int, overlap: int = 0
     ) -> None:
         row = (
             self.step,
@@ -92,7 +100,7 @@ class Ledger:
             OPERATIONS.index(operation),
             payload,
             participants,
-            int(overlapped),
+            overlap,
         )
         for name, value in zip(_COLUMNS, row, strict=True):
             self._columns[name].append(value)
@@ -103,12 +111,10 @@ class Ledger:
         return len(self._columns["step"])
 
     def __getitem__(self, index: int) -> Event:
-        step, kind, operation, payload, participants, overlapped = (
+        step, kind, operation, payload, participants, overlap = (
             self._columns[name][index] for name in _COLUMNS
         )
-        return Event(
-            step, KINDS[kind], OPERATIONS[operation], payload, participants, bool(overlapped)
-        )
+        return Event(step, KINDS[kind], OPERATIONS[operation], payload, participants, overlap)
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
         """One field of all events, in order; kinds and operations as their index."""
@@ -145,11 +151,12 @@ class Ledger:
             self.column(name)[charged]
             for name in ("kind", "operation", "step", "payload", "participants")
         )
-        both_ways = np.where(operations == OPERATIONS.index("reduce"), 2, 1)
+        copies = np.where(operations == OPERATIONS.index("reduce"), 2 * participants, participants)
+        broadcast = operations == OPERATIONS.index("broadcast")
+        copies = np.where(broadcast, 2 * (participants - 1), copies)
         ends = np.unique(steps[kinds == KINDS.index("model")])
         rounds = np.searchsorted(ends, steps, side="left")
-        weights = both_ways * payload * participants
-        return np.bincount(rounds, weights=weights).astype(np.int64)
+        return np.bincount(rounds, weights=copies * payload).astype(np.int64)
 
     def count(self, kind: Kind) -> int:
         """Number of operations of this kind."""
@@ -160,7 +167,7 @@ class Ledger:
 
         A reduction of at most ``SMALL_MESSAGE`` bytes goes straight to every peer. A larger one of
         ``b`` bytes runs on a ring: each of ``n`` workers sends ``2 (n-1)/n b``. In an all-gather
-        each forwards all messages but one.
+        each forwards all messages but one; a broadcast reaches each of the others once.
         """
         kinds, payload = self.column("kind"), self.column("payload")
         n = self.column("participants")

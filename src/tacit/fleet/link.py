@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,7 @@ class Link:
         """Time of each operation; arguments are columns of a ledger."""
         n = participants.astype(np.float64)
         reduce = operation == OPERATIONS.index("reduce")
+        broadcast = operation == OPERATIONS.index("broadcast")
         if self.topology == "ring":
             hops = np.where(reduce, 2 * (n - 1), n - 1)
             share = (n - 1) / np.maximum(n, 1)
@@ -84,6 +86,7 @@ class Link:
             small = reduce & (payload <= SMALL_MESSAGE)
             hops = np.where(small, 1, hops)
             volume = np.where(small, (n - 1) * payload, volume)
+            volume = np.where(broadcast, payload, volume)
         else:
             hops = np.full_like(n, 2.0)
             volume = np.where(reduce, 2 * n * payload, (n + 1) * payload)
@@ -104,14 +107,27 @@ def predicted_seconds(ledger: Ledger, link: Link, steps: int, step_seconds: floa
     """The virtual clock: how long ``steps`` steps and their messages take on ``link``.
 
     ``step_seconds`` is one worker's measured computation for one step. Workers compute at the same
-    time. An overlapped operation hides behind the next step's computation as far as it fits.
+    time. A link carries one message after the other; an overlapped one travels beside the
+    computation of the steps it may take, and what does not fit is waited for.
     """
     seconds = link.seconds(
         ledger.column("operation"), ledger.column("payload"), ledger.column("participants")
     )
     seconds[ledger.column("kind") == KINDS.index("evaluation")] = 0.0
-    overlapped = ledger.column("overlapped") == 1
-    blocking = float(seconds[~overlapped].sum())
-    hidden = np.bincount(ledger.column("step")[overlapped], weights=seconds[overlapped])
-    excess = float(np.maximum(hidden - step_seconds, 0.0).sum())
-    return steps * step_seconds + blocking + excess
+    overlaps = ledger.column("overlap")
+    if not overlaps.any():
+        return steps * step_seconds + float(seconds.sum())
+    waited, link_free = 0.0, 0.0
+    arriving: deque[tuple[int, float]] = deque()  # (step that needs it, when it is there)
+    events = zip(ledger.column("step").tolist(), overlaps.tolist(), seconds.tolist(), strict=True)
+    for step, overlap, duration in [*events, (steps + max(overlaps), 0, 0.0)]:
+        while arriving and arriving[0][0] <= step:
+            due, there = arriving.popleft()
+            waited += max(0.0, there - (due * step_seconds + waited))
+        now = step * step_seconds + waited
+        link_free = max(now, link_free) + duration
+        if overlap:
+            arriving.append((step + overlap, link_free))
+        else:
+            waited += link_free - now
+    return steps * step_seconds + waited

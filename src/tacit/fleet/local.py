@@ -30,6 +30,9 @@ class LocalFleet(Fleet):
     def _max(self, partial: Tensor) -> Tensor:
         return partial
 
+    def _broadcast(self, row: Tensor) -> Tensor:
+        return row
+
     def _gather_rows(self, rows: Tensor) -> Tensor:
         return rows
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tacit.errors import UserError
+from tacit.errors import PeerLost, UserError
 from tacit.fleet.fleet import Fleet, Pending, Ready
 from tacit.fleet.ledger import SMALL_MESSAGE
 
 # torch 2.13 renamed it, and warns about the old name
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class ProcessGroupFleet(Fleet):
@@ -43,15 +45,31 @@ class ProcessGroupFleet(Fleet):
         self.counts: list[int] = counts.tolist()
         if min(self.counts) < 1:
             raise UserError(f"every process must host at least 1 worker, got {self.counts}")
+        #: Seconds that this process has waited for others.
+        self.waited = 0.0
         start = sum(self.counts[: self.rank])
         super().__init__(sum(self.counts), range(start, start + workers), deterministic)
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around every call that others must answer. Raises PeerLost where one does not."""
+        began = time.perf_counter()
+        try:
+            yield
+        except RuntimeError as error:
+            first = str(error).splitlines()[0][:200]
+            raise PeerLost(f"a peer is gone or did not answer in time ({first})") from error
+        finally:
+            self.waited += time.perf_counter() - began
+
     def barrier(self) -> None:
-        dist.barrier(self.group)
+        with self._waiting():
+            dist.barrier(self.group)
 
     def total(self, values: Tensor) -> Tensor:
         values = values.to(self.device, copy=True)
-        dist.all_reduce(values, group=self.group)
+        with self._waiting():
+            dist.all_reduce(values, group=self.group)
         return values
 
     def _sum_later(self, partial: Tensor) -> Pending:
@@ -62,22 +80,32 @@ class ProcessGroupFleet(Fleet):
             # one hop to every peer at once: a ring would pay the latency 2 (n-1) times
             sent = partial.expand(processes, -1).contiguous()
             received = torch.empty_like(sent)
-            work = dist.all_to_all_single(received, sent, group=self.group, async_op=True)
-            return _InFlight(work, lambda: received.sum(0))
-        work = dist.all_reduce(partial, group=self.group, async_op=True)
-        return _InFlight(work, lambda: partial)
+            with self._waiting():
+                work = dist.all_to_all_single(received, sent, group=self.group, async_op=True)
+            return _InFlight(self, work, lambda: received.sum(0))
+        with self._waiting():
+            work = dist.all_reduce(partial, group=self.group, async_op=True)
+        return _InFlight(self, work, lambda: partial)
 
     def _max(self, partial: Tensor) -> Tensor:
         partial = partial.contiguous()
-        dist.all_reduce(partial, op=dist.ReduceOp.MAX, group=self.group)
+        with self._waiting():
+            dist.all_reduce(partial, op=dist.ReduceOp.MAX, group=self.group)
         return partial
+
+    def _broadcast(self, row: Tensor) -> Tensor:
+        row = row.clone(memory_format=torch.contiguous_format)
+        with self._waiting():
+            dist.broadcast(row, group=self.group, group_src=0)
+        return row
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
         tallest = max(self.counts)
         padded = rows.new_zeros((tallest, *rows.shape[1:]))
         padded[: len(rows)] = rows
         out = rows.new_empty((len(self.counts) * tallest, *rows.shape[1:]))
-        _all_gather(out, padded, group=self.group)
+        with self._waiting():
+            all_gather(out, padded, group=self.group)
         blocks = out.view(len(self.counts), tallest, *rows.shape[1:])
         if min(self.counts) == tallest:
             return out
@@ -100,10 +128,12 @@ class ProcessGroupFleet(Fleet):
 class _InFlight:
     """A collective that has been started, and what to make of it once it is done."""
 
-    def __init__(self, work: Any, result: Callable[[], Tensor]) -> None:
+    def __init__(self, fleet: ProcessGroupFleet, work: Any, result: Callable[[], Tensor]) -> None:
+        self._fleet = fleet
         self._work = work
         self._result = result
 
     def wait(self) -> Tensor:
-        self._work.wait()
+        with self._fleet._waiting():
+            self._work.wait()
         return self._result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
@@ -10,15 +9,16 @@ from torch import Tensor
 from tacit.setting import Setting
 
 
-class Trigger(ABC):
+class Trigger:
     """Decides, after each local step, whether the models are to be averaged.
 
-    A trigger is *due* at some steps. If it *monitors*, every worker then sends a small local state;
-    the states are averaged over the fleet and :meth:`fires` decides on the mean. If it does not,
-    being due is the decision and nothing is sent.
+    A trigger is *due* after every ``period`` steps. If it *monitors*, every worker then sends a
+    small local state; the states are averaged over the fleet and :meth:`fires` decides on the
+    mean. If it does not, being due is the decision and nothing is sent.
     """
 
     monitors: bool = False
+    period: int = 1
     #: What :meth:`estimate` is compared with, for reports; None where there is no such number.
     threshold: float | None = None
 
@@ -26,9 +26,13 @@ class Trigger(ABC):
         """Begin a run."""
         del setting
 
-    @abstractmethod
     def due(self, step: int) -> bool:
         """Whether to look at the workers after local step ``step`` (1, 2, ...)."""
+        return step % self.period == 0
+
+    def next_due(self, step: int) -> int:
+        """The first step after ``step`` that is due."""
+        return (step // self.period + 1) * self.period
 
     def local_state(self, parameters: Tensor, reference: Tensor) -> Tensor:
         """What the hosted workers send: ``(L, s)`` float32, from their models ``(L, d)`` and the

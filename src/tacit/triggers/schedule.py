@@ -15,10 +15,7 @@ class Every(Trigger):
     def __init__(self, steps: int = 1) -> None:
         if steps < 1:
             raise UserError(f"the period must be at least 1 step, got {steps}")
-        self.steps = steps
-
-    def due(self, step: int) -> bool:
-        return step % self.steps == 0
+        self.period = steps
 
 
 class EveryEpochs(Trigger):
@@ -28,10 +25,8 @@ class EveryEpochs(Trigger):
         if not (epochs > 0 and math.isfinite(epochs)):
             raise UserError(f"local epochs must be a finite number above 0, got {epochs:g}")
         self.epochs = epochs
-        self.steps = 1
 
     def start(self, setting: Setting) -> None:
-        self.steps = max(1, round(self.epochs * setting.steps_per_epoch))
-
-    def due(self, step: int) -> bool:
-        return step % self.steps == 0
+        if setting.steps_per_epoch is None:
+            raise UserError("this recipe averages every few epochs; say how many steps one has")
+        self.period = max(1, round(self.epochs * setting.steps_per_epoch))

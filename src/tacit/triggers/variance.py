@@ -42,15 +42,12 @@ class ModelVariance(Trigger):
             raise UserError(f"checks must be at least 1 step apart, got {every}")
         self.threshold = theta
         self.estimator = estimator
-        self.every = every
+        self.period = every
 
     def start(self, setting: Setting) -> None:
         if self.threshold is None:
             self.threshold = _THETA_PER_PARAMETER * setting.d
         self.estimator.start(setting)
-
-    def due(self, step: int) -> bool:
-        return step % self.every == 0
 
     def local_state(self, parameters: Tensor, reference: Tensor) -> Tensor:
         return self.estimator.local_state(parameters, reference)

@@ -1,0 +1,184 @@
+"""Three lines in an existing training loop.
+
+For example::
+
+    with tacit.attach(model, optimizer, tacit.fda(theta=1.0)):
+        for batch in loader:
+            loss(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.optim import Optimizer
+
+from tacit import handshake
+from tacit.attached import Attached
+from tacit.errors import UserError
+from tacit.flat import FlatModel
+from tacit.fleet import AttendedFleet, IslandFleet
+from tacit.gradients import GradientExchange
+from tacit.keeping import Keeper, Stateful
+from tacit.recipes import Recipe
+from tacit.setting import Setting
+
+Group = dist.ProcessGroup | DeviceMesh
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    process_group: Group | None = None,
+    *,
+    island: Group | None = None,
+    scaler: Any = None,
+    checkpoint: str | Path | None = None,
+    stateful: Mapping[str, Stateful] | None = None,
+    steps_per_epoch: float | None = None,
+    samples: int = 1,
+    initial: Literal["broadcast", "check"] = "broadcast",
+    views: bool = True,
+    seed: int = 0,
+    deterministic: bool = False,
+) -> Attached:
+    """Let the workers of ``process_group`` train ``model`` together, as ``recipe`` says.
+
+    Every process calls this with its own model and optimizer, and then trains as if it were alone.
+    What is exchanged happens inside ``optimizer.step()``, by the optimizer's own hooks: gradients
+    before the step, models after it. The optimizer is yours: one that belongs to a recipe (the
+    local SGD of ``fedavg``) is not used. Use the result as a context manager, or call its
+    ``finish()``: both wait for workers that have more data, leave the consensus model in every
+    process and undo what attaching did.
+
+    ``process_group``: one process a worker; the default group if not given; a one-dimensional
+    ``DeviceMesh`` will do. ``island``: this worker is several processes with fast links between
+    them, which average their gradients at every step; ``process_group`` then joins each with its
+    counterparts in the other islands. A model that is DistributedDataParallel inside its island
+    keeps doing that itself.
+    ``scaler``: the loop's ``GradScaler``. It skips steps, each worker its own; a worker that skips
+    then still takes part in the exchange, and the others need not wait for its next step.
+    ``checkpoint``: a folder that all processes see. Where it holds a checkpoint the run goes on
+    from there (``steps`` says where); ``save()`` writes one; a failure leaves one. ``stateful``:
+    what else belongs into it, by name (a learning-rate scheduler). The scaler is.
+    ``steps_per_epoch``: for recipes that average every few epochs. ``samples``: the weight of this
+    worker where a recipe weights by samples.
+    ``initial``: ``broadcast`` gives everybody worker 0's parameters and buffers, ``check`` refuses
+    to start where they differ.
+    ``views``: the parameters become views of one flat vector, until the end (the ``Parameter``
+    objects stay). Without, they are copied in and out at every step: for models whose tensors must
+    stay where they are.
+    ``seed``: of the recipe's own random choices. ``deterministic``: sums in worker order, at the
+    cost of an all-gather.
+
+    Raises UserError where the pieces do not fit, PeerError (in every process) where workers run
+    different recipes, models or versions.
+    """
+    if getattr(recipe.averaging or recipe.gradients, "fleet", None) is not None:
+        raise UserError(f"this {recipe.name} recipe belongs to another run; make a new one")
+    averaging, exchange = recipe.averaging, recipe.gradients
+    if averaging is not None and averaging.topology.partial:
+        raise UserError(
+            "a recipe that samples workers leaves the others idle, which an attached loop cannot; "
+            "use fraction=1"
+        )
+    if initial not in ("broadcast", "check"):
+        raise UserError(f"initial is broadcast or check, not {initial!r}")
+    if isinstance(optimizer, torch.optim.LBFGS) and (exchange is not None or island is not None):
+        raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
+
+    flat = FlatModel(model, optimizer, views, exchange is not None or island is not None)
+    device = flat.parameters.device
+    group = _group(process_group)
+    inside: AttendedFleet | None = None
+    if island is not None:
+        if averaging is None:
+            raise UserError(
+                f"{recipe.name} exchanges gradients; with islands use a recipe that averages models"
+            )
+        fleet: AttendedFleet = IslandFleet(group, _required(island), device, deterministic)
+        if not isinstance(model, nn.parallel.DistributedDataParallel):
+            inside = AttendedFleet(1, _required(island), device, deterministic)
+            exchange = GradientExchange()
+    else:
+        fleet = AttendedFleet(1, group, device, deterministic)
+        inside = fleet if exchange is not None else None
+
+    token = _handshake(fleet, recipe, flat, samples, initial, seed)
+    counts = torch.tensor([mine["own samples"] for mine in token], dtype=torch.float64)
+    setting = Setting(
+        workers=fleet.size,
+        d=flat.d,
+        seed=seed,
+        steps_per_epoch=steps_per_epoch,
+        device=device,
+        samples=counts,
+    )
+    keeper = Keeper(fleet, flat, optimizer, averaging, scaler, stateful or {}, checkpoint)
+    if not keeper.found and initial == "broadcast":
+        _broadcast(fleet, inside, flat)
+    if exchange is not None and inside is not None:
+        exchange.start(inside, flat, setting)
+    if averaging is not None:
+        averaging.start(fleet, flat, keeper, setting)
+    attached = Attached(
+        model, flat, optimizer, recipe, exchange, fleet, inside, keeper, token[0]["own token"]
+    )
+    if keeper.found:
+        attached.steps, attached.synchronisations = keeper.load()
+    if scaler is not None:
+        attached.watch(scaler)
+    return attached
+
+
+def _handshake(
+    fleet: AttendedFleet, recipe: Recipe, flat: FlatModel, samples: int, initial: str, seed: int
+) -> list[dict[str, Any]]:
+    mine = {
+        "protocol": handshake.PROTOCOL,
+        "recipe": handshake.describe(recipe),
+        "parameters": flat.shapes(),
+        "buffers": flat.buffers.shape[1],
+        "initial": initial,
+        "seed": seed,
+        "own samples": samples,
+        "own token": uuid.uuid4().hex,
+    }
+    if initial == "check":
+        mine["sum of parameters"] = _fingerprint(flat.parameters)
+        mine["sum of buffers"] = _fingerprint(flat.buffers)
+    return handshake.agree(fleet, mine)
+
+
+def _fingerprint(row: Tensor) -> str:
+    """Equal for equal values alone, as good as always."""
+    wide = row.double().flatten()
+    places = torch.arange(1, wide.numel() + 1, dtype=torch.float64, device=row.device)
+    return f"{float(wide.sum())!r} {float((wide * places.cos()).sum())!r}"
+
+
+def _broadcast(fleet: AttendedFleet, inside: AttendedFleet | None, flat: FlatModel) -> None:
+    for row, write in ((flat.parameters, flat.write), (flat.buffers, flat.write_buffers)):
+        if row.numel():
+            row[0] = fleet.broadcast(row[0], "control")
+            if inside is not None and inside is not fleet:
+                row[0] = inside.broadcast(row[0], "control")
+            write()
+
+
+def _group(group: Group | None) -> dist.ProcessGroup | None:
+    return None if group is None else _required(group)
+
+
+def _required(group: Group) -> dist.ProcessGroup:
+    return group.get_group() if isinstance(group, DeviceMesh) else group

@@ -1,0 +1,173 @@
+"""A user's model as one flat vector, for as long as it is attached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tacit.errors import UserError
+
+
+class FlatModel:
+    """The parameters that ``optimizer`` trains, in its order, as one vector; the buffers likewise.
+
+    ``parameters`` and ``gradients`` ``(1, d)``, ``buffers`` ``(1, d_b)`` are what an exchange reads
+    and writes (``gradients`` only where asked for). With ``views``, the module's parameters become
+    views of ``parameters`` until :meth:`restore`, so nothing is copied; the parameter objects, and
+    with them the optimizer, stay the same. Without, :meth:`read` and :meth:`write` copy. Gradients
+    and buffers are copied.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, views: bool = True, gradients: bool = True
+    ) -> None:
+        self.module = unwrapped(module)
+        self.trained = _trained(self.module, optimizer)
+        self.views = views
+        device = self.trained[0].device
+        self.d = sum(p.numel() for p in self.trained)
+        self.parameters = torch.empty(1, self.d, device=device)
+        self._slots = _slots(self.parameters[0], self.trained)
+        self._own = [p.data for p in self.trained]
+        self.read(force=True)
+        if views:
+            for p, slot in zip(self.trained, self._slots, strict=True):
+                p.data = slot
+        floating = [b for b in _unique(self.module.buffers()) if b.is_floating_point()]
+        self._floating = floating
+        self.buffers = torch.empty(1, sum(b.numel() for b in floating), device=device)
+        self._buffer_slots = _slots(self.buffers[0], floating)
+        self.read_buffers()
+        self.gradients = torch.zeros_like(self.parameters) if gradients else torch.empty(1, 0)
+
+    def restore(self) -> None:
+        """Undo what ``views`` did: every parameter gets a tensor of its own again."""
+        if self.views:
+            for p, slot, own in zip(self.trained, self._slots, self._own, strict=True):
+                own.copy_(slot)
+                p.data = own
+        self.views = False
+
+    # -- parameters and buffers
+
+    @torch.no_grad()
+    def read(self, force: bool = False) -> None:
+        """Bring ``parameters`` up to date with the module."""
+        if force or not self.views:
+            torch._foreach_copy_(self._slots, [p.data for p in self.trained])
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Bring the module up to date with ``parameters``."""
+        if not self.views:
+            torch._foreach_copy_([p.data for p in self.trained], self._slots)
+
+    @torch.no_grad()
+    def read_buffers(self) -> None:
+        for slot, buffer in zip(self._buffer_slots, self._floating, strict=True):
+            slot.copy_(buffer)
+
+    @torch.no_grad()
+    def write_buffers(self) -> None:
+        for slot, buffer in zip(self._buffer_slots, self._floating, strict=True):
+            buffer.copy_(slot)
+
+    # -- gradients
+
+    @torch.no_grad()
+    def read_gradients(self) -> Tensor:
+        """Copy the module's gradients; which parameters have one, ``(parameters,)``. The others
+        count as zero."""
+        for p, slot in zip(self.trained, _slots(self.gradients[0], self.trained), strict=True):
+            if p.grad is None:
+                slot.zero_()
+            else:
+                slot.copy_(p.grad)
+        return self.parameters.new_tensor([float(p.grad is not None) for p in self.trained])
+
+    @torch.no_grad()
+    def write_gradients(self, having: Tensor) -> None:
+        """Give the module the gradients of those parameters for which ``having`` is not zero; the
+        others get none."""
+        slots = _slots(self.gradients[0], self.trained)
+        for p, slot, has in zip(self.trained, slots, having.tolist(), strict=True):
+            if not has:
+                p.grad = None
+            elif p.grad is None:
+                p.grad = slot.clone()
+            else:
+                p.grad.copy_(slot)
+
+    # -- descriptions and state
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Names and shapes of what is exchanged, in order."""
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        return {names[id(p)]: list(p.shape) for p in self.trained}
+
+    def state_dict(self) -> dict[str, Any]:
+        self.read()
+        return {
+            "parameters": self.parameters[0].clone(),
+            "buffers": {name: b.clone() for name, b in self.module.named_buffers()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.parameters[0] = state["parameters"]
+        self.write()
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(state["buffers"][name])
+        self.read_buffers()
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The user's own module inside ``torch.compile`` and ``DistributedDataParallel``."""
+    while True:
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _trained(module: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
+    known = {id(p): name for name, p in module.named_parameters()}
+    stepped = [p for group in optimizer.param_groups for p in group["params"]]
+    trained = [p for p in _unique(stepped) if p.requires_grad]
+    if not trained:
+        raise UserError("the optimizer has no parameters that require a gradient")
+    for p in trained:
+        if id(p) not in known:
+            raise UserError(
+                f"the optimizer steps a parameter of shape {tuple(p.shape)} that is not the "
+                "model's; give attach the model that this optimizer was made for"
+            )
+        if hasattr(p, "to_local"):
+            raise UserError(f"{known[id(p)]} is sharded (a DTensor); attach takes whole parameters")
+        if p.dtype != torch.float32:
+            raise UserError(
+                f"{known[id(p)]} is {p.dtype}; parameters must be float32, so call model.float() "
+                "and use torch.autocast for mixed precision"
+            )
+        if p.device != trained[0].device:
+            raise UserError(f"{known[id(p)]} is on {p.device}, others on {trained[0].device}")
+    return trained
+
+
+def _unique(tensors: Iterable[Any]) -> list[Any]:
+    return list({id(t): t for t in tensors}.values())
+
+
+def _slots(row: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """Views of ``row`` with the shapes of these tensors, one after the other."""
+    slots, start = [], 0
+    for tensor in like:
+        slots.append(row[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
+    return slots

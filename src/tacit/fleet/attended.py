@@ -1,0 +1,147 @@
+"""A fleet whose workers may run out of data, each in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tacit.errors import PeerError
+from tacit.fleet.fleet import Pending, Ready
+from tacit.fleet.ledger import Kind
+from tacit.fleet.process_group import ProcessGroupFleet
+
+#: What workers may meet for, the most urgent first.
+Purpose = Literal["save", "look", "finish"]
+
+#: What every worker says beside its row: its share of the weight, whether the row counts, whether
+#: it trains, its step (of which only so much that sums stay exact in float32), and whether it is
+#: there to save or to look.
+_TAIL = 6
+_STEPS = 4096
+
+
+class AttendedFleet(ProcessGroupFleet):
+    """One worker a process. Every mean carries who takes part in it.
+
+    A worker that has nothing to train on, or wants to meet the others for some purpose, is *away*:
+    it goes on answering, but its row does not count, except that the next average of models still
+    takes in what it has learned. So the others go on without it and nobody hangs. Workers that
+    are at different steps are found out by the same message, which is a PeerError.
+    """
+
+    #: What this worker is away for; None: it trains.
+    purpose: Purpose | None = None
+    #: Its model holds what no average of models has taken in.
+    owes = False
+    #: It has taken part in an average of models; whoever looks resets this.
+    gave = False
+    #: It trains, but has no gradient at this step (an overflow was skipped).
+    has_gradient = True
+    #: More numbers for everybody, ``(m,)``, that go with the next mean.
+    aside: Tensor | None = None
+    _heard: Tensor | None = None
+    #: Of the last mean: how many workers train, and the weight of the rows that counted.
+    busy = 1
+    weight = 1.0
+    #: What the workers have met for, once none trains.
+    met_for: Purpose = "finish"
+    #: Some worker was away while others trained.
+    absences = False
+    _answer: Pending | None = None
+
+    def mean_later(
+        self, rows: Tensor, kind: Kind, weights: Tensor | None = None, overlap: int = 0
+    ) -> Pending:
+        self._check_rows(rows)
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            return answer
+        share = float(self._shares(weights)[self.rank])
+        self.gave |= kind == "model"
+        return self._exchange(rows[0], kind, share, self._counts(kind), overlap)
+
+    def _counts(self, kind: Kind) -> bool:
+        match kind:
+            case "model" | "evaluation":
+                return self.purpose is None or self.owes
+            case "gradient":
+                return self.purpose is None and self.has_gradient
+        return self.purpose is None
+
+    def _exchange(
+        self, row: Tensor, kind: Kind, share: float, counts: bool, overlap: int
+    ) -> Pending:
+        step = self.ledger.step
+        purpose = self.purpose
+        said = row.new_tensor(
+            [
+                share * counts,
+                counts,
+                purpose is None,
+                step % _STEPS,
+                purpose == "save",
+                purpose == "look",
+            ]
+        )
+        aside, self.aside = self.aside, None
+        parts = [row * share if counts else torch.zeros_like(row), said]
+        message = torch.cat(parts if aside is None else [*parts, aside / self.size])
+        self.ledger.reduce(kind, message.numel() * message.element_size(), overlap=overlap)
+        if self.deterministic:
+            rows = self._gather_rows(message[None])
+            total: Pending = Ready(rows.sum(dim=0))
+        else:
+            total = self._sum_later(message)
+        return _Understood(total, lambda whole: self._understand(whole, row.numel(), step))
+
+    def _understand(self, whole: Tensor, width: int, step: int) -> Tensor:
+        weight, present, busy, steps, saving, looking = whole[width : width + _TAIL].tolist()
+        if steps != self.size * (step % _STEPS):
+            raise PeerError(
+                f"worker {self.hosted.start} is at step {step} and some other worker is not; "
+                "start all workers from the same checkpoint"
+            )
+        self.busy, self.weight = round(busy), weight
+        self.absences |= 0 < self.busy < self.size
+        self.met_for = "save" if saving else "look" if looking else "finish"
+        self._heard = whole[width + _TAIL :]
+        row = whole[:width]
+        # where all take part the shares add up to 1, but for rounding
+        return row if present == self.size or weight == 0 else row / weight
+
+    def roll_call(self) -> None:
+        self.mean(torch.zeros(1, 0, device=self.device), "control")
+
+    def heard(self) -> Tensor:
+        """The mean of what everybody said :attr:`aside` of the last mean."""
+        assert self._heard is not None
+        return self._heard
+
+    def answer(self, width: int, kind: Kind) -> bool:
+        """For a worker that is away: take part in the next message, which has ``width`` columns,
+        and say whether anybody trains. If so, that message's mean is the answer to the next
+        :meth:`mean_later` or :meth:`roll_call` here; if not, all are away and have met, for the
+        most urgent of their purposes (:attr:`met_for`)."""
+        nothing = torch.zeros(width, device=self.device)
+        message = self._exchange(nothing, kind, 0.0, False, 0)
+        message.wait()
+        if self.busy:
+            self._answer = message
+        return self.busy > 0
+
+
+class _Understood:
+    """A message that is read once it is there."""
+
+    def __init__(self, message: Pending, understand: Callable[[Tensor], Tensor]) -> None:
+        self._message = message
+        self._understand = understand
+        self._value: Tensor | None = None
+
+    def wait(self) -> Tensor:
+        if self._value is None:
+            self._value = self._understand(self._message.wait())
+        return self._value

@@ -1,0 +1,83 @@
+"""Islands: workers that are several processes with fast links between them."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tacit.fleet.attended import AttendedFleet
+from tacit.fleet.fleet import Pending
+from tacit.fleet.ledger import SMALL_MESSAGE
+from tacit.fleet.process_group import all_gather
+
+
+class IslandFleet(AttendedFleet):
+    """Each worker is an island: several processes that hold the same model.
+
+    ``group``: this process and its counterparts in the other islands, one in each; ``island``: the
+    processes of this one (the two dimensions of a mesh). A model crosses between islands once, in
+    as many parts as an island has processes: each exchanges its part with its counterparts, and
+    the parts are put together within the island. Small messages go between the islands' first
+    processes, who tell the others.
+    """
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None,
+        island: dist.ProcessGroup,
+        device: torch.device | str = "cpu",
+        deterministic: bool = False,
+    ) -> None:
+        self.island = island
+        self.place = dist.get_rank(island)
+        self.inhabitants = dist.get_world_size(island)
+        super().__init__(1, group, device, deterministic)
+
+    @property
+    def leader(self) -> bool:
+        return self.place == 0 and super().leader
+
+    def barrier(self) -> None:
+        super().barrier()
+        with self._waiting():
+            dist.barrier(self.island)
+
+    def _sum_later(self, partial: Tensor) -> Pending:
+        small = partial.numel() * partial.element_size() <= SMALL_MESSAGE
+        if self.inhabitants == 1:
+            return super()._sum_later(partial)
+        if small:
+            message = super()._sum_later(partial) if self.place == 0 else None
+            return _Told(self, message, partial)
+        size = -(-partial.numel() // self.inhabitants)
+        padded = torch.zeros(size * self.inhabitants, dtype=partial.dtype, device=partial.device)
+        padded[: partial.numel()] = partial
+        part = padded[self.place * size : (self.place + 1) * size].clone()
+        return _Assembled(self, super()._sum_later(part), padded, partial.numel())
+
+
+class _Told:
+    """A small message that the island's first process gets, and tells the others."""
+
+    def __init__(self, fleet: IslandFleet, message: Pending | None, partial: Tensor) -> None:
+        self._fleet, self._message, self._partial = fleet, message, partial
+
+    def wait(self) -> Tensor:
+        value = self._message.wait() if self._message is not None else self._partial.clone()
+        with self._fleet._waiting():
+            dist.broadcast(value, group=self._fleet.island, group_src=0)
+        return value
+
+
+class _Assembled:
+    """A large message of which each process of the island gets a part."""
+
+    def __init__(self, fleet: IslandFleet, part: Pending, whole: Tensor, numel: int) -> None:
+        self._fleet, self._part, self._whole, self._numel = fleet, part, whole, numel
+
+    def wait(self) -> Tensor:
+        part = self._part.wait()
+        with self._fleet._waiting():
+            all_gather(self._whole, part, group=self._fleet.island)
+        return self._whole[: self._numel]

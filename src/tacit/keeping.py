@@ -1,0 +1,190 @@
+"""What an attached run keeps in a checkpoint, and how it goes on from one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tacit import checkpoint
+from tacit.averaging import ModelAveraging
+from tacit.errors import UserError
+from tacit.flat import FlatModel
+from tacit.fleet import AttendedFleet
+
+
+class Stateful(Protocol):
+    """Anything with a state to save, such as a learning-rate scheduler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class Keeper:
+    """Gathers the state of an attached run, and gives it back.
+
+    A run with the same workers goes on exactly. With others, all of them start from the *consensus
+    model*, the mean of the saved models, as after a synchronisation; a worker that exists in the
+    checkpoint keeps its optimizer, buffers and ``stateful`` things; a new one gets the optimizer's
+    hyperparameters, the ``stateful`` things and the buffers of worker 0, and no moments.
+    """
+
+    def __init__(
+        self,
+        fleet: AttendedFleet,
+        flat: FlatModel,
+        optimizer: Optimizer,
+        averaging: ModelAveraging | None,
+        scaler: Any,
+        stateful: Mapping[str, Stateful],
+        folder: str | Path | None,
+    ) -> None:
+        self.fleet, self.flat, self.optimizer = fleet, flat, optimizer
+        self.averaging = averaging
+        self.stateful = {**stateful, **({"scaler": scaler} if scaler is not None else {})}
+        self.folder = Path(folder) if folder is not None else None
+        #: There is a checkpoint to go on from.
+        self.found = self.folder is not None and (self.folder / "latest").exists()
+        self.worker = fleet.hosted.start
+
+    # -- a folder
+
+    def save(self, steps: int, synchronisations: int) -> None:
+        """All processes together."""
+        state = self.state_dict(steps, synchronisations)
+        mine = {self.worker: state["worker"][str(self.worker)]} if self._writes else {}
+        checkpoint.write_folder(self._folder(), steps, self.fleet, state["shared"], mine)
+
+    def save_remains(self, steps: int, synchronisations: int, survivors: list[int]) -> Path | None:
+        """After a failure: those who are left write what they have, without talking."""
+        if self.folder is None or not self._writes:
+            return None
+        state = self.state_dict(steps, synchronisations)
+        own = state["worker"][str(self.worker)]
+        return checkpoint.write_remains(
+            self.folder, steps, self.worker, own, state["shared"], survivors
+        )
+
+    def load(self) -> tuple[int, int]:
+        """Go on from the folder's latest checkpoint; its steps and synchronisations."""
+        shared, workers = checkpoint.open_folder(self._folder())
+        if sorted(workers) == list(range(self.fleet.size)) and shared["workers"] == len(workers):
+            own = checkpoint.load(workers[self.worker])
+            return self.load_state_dict({"shared": shared, "worker": {str(self.worker): own}})
+        self._take_over(shared, workers)
+        return shared["steps"], shared["synchronisations"]
+
+    @property
+    def _writes(self) -> bool:
+        """Of an island, one process does."""
+        return getattr(self.fleet, "place", 0) == 0
+
+    def _folder(self) -> Path:
+        if self.folder is None:
+            raise UserError("there is no folder to save in; say attach(..., checkpoint=FOLDER)")
+        return self.folder
+
+    # -- trees
+
+    def state_dict(self, steps: int, synchronisations: int) -> dict[str, Any]:
+        """``shared``, the same in every process, and ``worker``, with a key for this one: savers
+        that merge the processes' trees must not take one worker's state for another's."""
+        averaging = self.averaging
+        own = {
+            "model": self.flat.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaging": averaging.worker_state(0) if averaging is not None else {},
+            "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
+        }
+        shared = {
+            "steps": steps,
+            "synchronisations": synchronisations,
+            "workers": self.fleet.size,
+            "averaging": averaging.state_dict() if averaging is not None else None,
+            "ledger": self.fleet.ledger.state_dict(),
+        }
+        return {"shared": shared, "worker": {str(self.worker): own}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> tuple[int, int]:
+        """Take back what :meth:`state_dict` gave, in a run with as many workers."""
+        shared, own = state["shared"], state["worker"].get(str(self.worker))
+        if own is None or shared["workers"] != self.fleet.size:
+            raise UserError(
+                f"this state is of {shared['workers']} workers, here are {self.fleet.size}; only a "
+                "checkpoint folder can be taken over by another number of workers"
+            )
+        self.flat.load_state_dict(own["model"])
+        self._load_own(own)
+        self.fleet.ledger.load_state_dict(shared["ledger"])
+        if self.averaging is not None:
+            self.averaging.load_state_dict(shared["averaging"])
+            self.averaging.load_worker_state(0, own["averaging"])
+        return int(shared["steps"]), int(shared["synchronisations"])
+
+    def _load_own(self, own: Mapping[str, Any]) -> None:
+        saved = own["optimizer"]
+        state = {int(i): entry for i, entry in saved["state"].items()}
+        self.optimizer.load_state_dict({**saved, "state": state})
+        for name, part in self.stateful.items():
+            if name not in own["stateful"]:
+                raise UserError(f"the checkpoint has no {name!r}; it was saved without")
+            part.load_state_dict(own["stateful"][name])
+
+    def _take_over(self, shared: dict[str, Any], workers: dict[int, Path]) -> None:
+        model = torch.zeros_like(self.flat.parameters[0])
+        own: dict[str, Any] = {}
+        for worker, path in sorted(workers.items()):
+            state = checkpoint.load(path)
+            model += state["model"]["parameters"].to(model.device) / len(workers)
+            if worker == self.worker or not own:
+                own = state
+        if self.worker not in workers:
+            own["optimizer"]["state"] = {}
+        self._load_own(own)
+        self.flat.load_state_dict({**own["model"], "parameters": model})
+        if self.averaging is not None:
+            averaging = {**shared["averaging"], "reference": model.clone()}
+            self.averaging.load_state_dict({**averaging, "check": None, "travelling": None})
+
+    # -- the optimizer, as an exchange sees it
+
+    def rows(self) -> list[Tensor]:
+        return [
+            torch.cat([t.flatten() for t in tensors])[None] for tensors in self._moments().values()
+        ]
+
+    def set_rows(self, rows: list[Tensor]) -> None:
+        for tensors, row in zip(self._moments().values(), rows, strict=True):
+            pieces = torch.split(row[0], [t.numel() for t in tensors])
+            for tensor, piece in zip(tensors, pieces, strict=True):
+                tensor.copy_(piece.view_as(tensor))
+
+    def _moments(self) -> dict[str, list[Tensor]]:
+        """The optimizer's tensors that are as large as the model, by name; zeros, of which nothing
+        is kept, where a parameter has none yet."""
+        trained, state = self.flat.trained, self.optimizer.state
+        names = _moment_names(self.optimizer) or _moment_names(_stepped_twin(self.optimizer))
+        return {n: [state[p].get(n, torch.zeros_like(p)) for p in trained] for n in names}
+
+
+def _moment_names(optimizer: Optimizer) -> list[str]:
+    stepped = ((p, name, value) for p, s in optimizer.state.items() for name, value in s.items())
+    return sorted(
+        {n for p, n, value in stepped if torch.is_tensor(value) and value.shape == p.shape}
+    )
+
+
+def _stepped_twin(optimizer: Optimizer) -> Optimizer:
+    """A copy that has taken a step: what state this optimizer will have."""
+    twin = copy.deepcopy(optimizer)
+    for group in twin.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    twin.step()
+    return twin
