@@ -391,3 +391,99 @@ def test_consensus_is_the_mean_and_is_not_charged():
 def test_impossible_settings(settings, message):
     with pytest.raises(UserError, match=message):
         ModelAveraging(Every(1), **settings)
+
+
+# -- overlap
+
+
+def test_models_travel_while_workers_learn():
+    averaging = started(ModelAveraging(Every(4), overlap=2))
+    start = averaging.reference.clone()
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    fired = []
+    for step in range(1, 8):
+        before.append(train(averaging, step))
+        fired.append(averaging.step(step))
+        after.append(averaging.models.parameters.clone())
+    # they leave after step 4 and arrive after step 6
+    assert fired == [False] * 5 + [True, False]
+    mean = before[3].mean(dim=0)
+    assert torch.equal(after[4], before[4])
+    torch.testing.assert_close(after[5], mean + (before[5] - before[3]))
+    torch.testing.assert_close(averaging.reference, mean)
+    assert not torch.equal(averaging.reference, start)
+    # the mean of the workers' models is what it would have been without the exchange
+    torch.testing.assert_close(after[5].mean(0), before[5].mean(0))
+    assert [(e.step, e.kind, e.overlap) for e in averaging.fleet.ledger] == [(4, "model", 2)]
+
+
+def test_nothing_is_checked_while_models_travel():
+    averaging = started(ModelAveraging(Scripted(True, True, False), overlap=3))
+    assert run(averaging, range(1, 10)) == [4, 8]
+    assert [s for s, kind, _ in events(averaging) if kind == "monitoring"] == [1, 5, 9]
+
+
+def test_a_long_lag_spaces_the_checks():
+    averaging = started(ModelAveraging(Scripted(False, True, False), lag=3))
+    assert run(averaging, range(1, 9)) == [7]
+    assert [s for s, kind, _ in events(averaging) if kind == "monitoring"] == [1, 4, 8]
+
+
+VARIANTS = st.builds(
+    ModelAveraging,
+    st.one_of(
+        st.builds(Every, st.integers(1, 7)),
+        st.builds(ModelVariance, st.floats(0.05, 2.0), st.builds(Linear), st.integers(1, 4)),
+    ),
+    lag=st.integers(0, 4),
+    overlap=st.integers(0, 5),
+    buffers=st.sampled_from(["local", "average"]),
+)
+
+
+class Counting(LocalFleet):
+    """Remembers at which steps something left, roll calls included, and how wide it was."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.left: list[tuple[int, int]] = []
+
+    def mean_later(self, rows, kind, weights=None, overlap=0):
+        self.left.append((self.ledger.step, rows.shape[1]))
+        return super().mean_later(rows, kind, weights, overlap)
+
+    def roll_call(self):
+        self.left.append((self.ledger.step, 0))
+
+
+@given(VARIANTS, st.integers(0, 10**6))
+def test_the_next_message_is_foreseen(averaging, seed):
+    started(averaging, model=convolution, seed=seed)
+    averaging.fleet = fleet = Counting(K)
+    for step in range(1, 25):
+        foreseen, width = averaging.next_message(step - 1)
+        train(averaging, step)
+        fleet.ledger.step, fleet.left = step, []
+        averaging.step(step)
+        if fleet.left:
+            assert (foreseen, width) == fleet.left[0]
+        else:
+            assert foreseen > step
+
+
+@given(VARIANTS, st.integers(1, 20), st.integers(0, 10**6))
+def test_what_travels_survives_a_checkpoint(averaging, stop, seed):
+    other = started(copy.deepcopy(averaging), model=convolution, seed=seed)
+    whole = started(averaging, model=convolution, seed=seed)
+    for step in range(1, stop + 1):
+        train(whole, step)
+        whole.step(step)
+    other.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for row in range(K):
+        other.load_worker_state(row, whole.worker_state(row))
+    other.models.parameters.copy_(whole.models.parameters)
+    other.models.buffers.copy_(whole.models.buffers)
+    assert run(whole, range(stop + 1, 26)) == run(other, range(stop + 1, 26))
+    assert torch.equal(whole.models.parameters, other.models.parameters)
+    assert torch.equal(whole.models.buffers, other.models.buffers)

@@ -45,6 +45,7 @@ CASES: dict[str, Callable[[], Recipe]] = {
     "fda exact": lambda: tacit.fda(0.02, "exact"),
     "fda sketch": lambda: tacit.fda(0.02, "sketch", columns=16),
     "fda lag": lambda: tacit.fda(0.02, lag=1),
+    "fda overlap": lambda: tacit.fda(0.02, lag=1, overlap=1),
     "fda average": lambda: tacit.fda(0.02, buffers="average", optimizer_state="average"),
     "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=0.8, lr=0.1),
     "fedavgm": lambda: tacit.fedavgm(epochs=0.8, lr=0.1),

@@ -29,6 +29,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fda linear": lambda: tacit.fda(0.02),
     "fda sketch": lambda: tacit.fda(0.02, "sketch", columns=16),
     "fda lag": lambda: tacit.fda(0.02, lag=1),
+    "fda overlap": lambda: tacit.fda(0.02, lag=1, overlap=1),
     "fda average": lambda: tacit.fda(0.02, "exact", buffers="average", optimizer_state="average"),
     "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=0.5, lr=0.1),
     "fedavgm": lambda: tacit.fedavgm(epochs=0.5, lr=0.1),

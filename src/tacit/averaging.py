@@ -194,9 +194,11 @@ class ModelAveraging:
             step = max(step, self._check.due - 1)
             if self.trigger.fires(self.trigger.estimate(self._check.message.wait())):
                 return step + 1, 0
-        return self.trigger.next_due(step), self._state_size() if self.trigger.monitors else 0
+        return self.trigger.next_due(step), self._state_size()
 
     def _state_size(self) -> int:
+        if not self.trigger.monitors:
+            return 0
         return self.trigger.local_state(self.models.parameters, self.reference).shape[1]
 
     # -- state
@@ -206,8 +208,8 @@ class ModelAveraging:
         return {
             "reference": self.reference,
             "rounds": self.rounds,
-            "check": _settled(self._check),
-            "travelling": _settled(self._travelling),
+            "check": _settled(self._check, self._state_size() if self.lag else 0),
+            "travelling": _settled(self._travelling, self.reference.numel() if self.overlap else 0),
             "trigger": self.trigger.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
         }
@@ -223,12 +225,20 @@ class ModelAveraging:
         if self.outer is not None:
             self.outer.load_state_dict(state["outer"])
 
+    def begin_again(self, reference: Tensor) -> None:
+        """Go on as after a synchronisation at this model ``(d,)``, whatever was on its way."""
+        self.reference = reference
+        self._check = self._travelling = self._left = None
+
     def worker_state(self, row: int) -> dict[str, Any]:
-        """What belongs to the worker in this row: its model as it left, if it travels."""
-        return {"left": self._left[row]} if self._left is not None else {}
+        """What belongs to the worker in this row: its model as it left, if models travel."""
+        if not self.overlap:
+            return {}
+        left = self.models.parameters if self._left is None else self._left
+        return {"left": left[row].clone()}
 
     def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
-        if "left" in state:
+        if self._travelling is not None:
             if self._left is None:
                 self._left = torch.zeros_like(self.models.parameters)
             self._left[row] = state["left"]
@@ -242,12 +252,20 @@ class _Late:
     message: Pending
 
 
-def _settled(late: _Late | None) -> dict[str, Any] | None:
-    return None if late is None else {"due": late.due, "value": late.message.wait()}
+#: No message is due at step 0. States have the same tensors whether one is on its way or not.
+_NONE = 0
 
 
-def _unsettled(state: dict[str, Any] | None, device: torch.device) -> _Late | None:
-    return None if state is None else _Late(state["due"], Ready(state["value"].to(device)))
+def _settled(late: _Late | None, columns: int) -> dict[str, Any]:
+    if late is None:
+        return {"due": _NONE, "value": torch.zeros(columns)}
+    return {"due": late.due, "value": late.message.wait()}
+
+
+def _unsettled(state: dict[str, Any], device: torch.device) -> _Late | None:
+    if state["due"] == _NONE:
+        return None
+    return _Late(state["due"], Ready(state["value"].to(device)))
 
 
 def consensus(fleet: Fleet, rows: Tensor, participants: Tensor | None = None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from tacit.averaging import ModelAveraging
 from tacit.errors import UserError
 from tacit.flat import FlatModel
 from tacit.fleet import AttendedFleet
+from tacit.optimizers import complete_state, stepped_twin
 
 
 class Stateful(Protocol):
@@ -65,6 +65,8 @@ class Keeper:
         """After a failure: those who are left write what they have, without talking."""
         if self.folder is None or not self._writes:
             return None
+        if self.averaging is not None:
+            self.averaging.begin_again(self.averaging.reference)  # what travelled is lost
         state = self.state_dict(steps, synchronisations)
         own = state["worker"][str(self.worker)]
         return checkpoint.write_remains(
@@ -98,7 +100,7 @@ class Keeper:
         averaging = self.averaging
         own = {
             "model": self.flat.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": complete_state(self.optimizer),
             "averaging": averaging.worker_state(0) if averaging is not None else {},
             "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
         }
@@ -149,8 +151,8 @@ class Keeper:
         self._load_own(own)
         self.flat.load_state_dict({**own["model"], "parameters": model})
         if self.averaging is not None:
-            averaging = {**shared["averaging"], "reference": model.clone()}
-            self.averaging.load_state_dict({**averaging, "check": None, "travelling": None})
+            self.averaging.load_state_dict(shared["averaging"])
+            self.averaging.begin_again(model.clone())
 
     # -- the optimizer, as an exchange sees it
 
@@ -169,7 +171,7 @@ class Keeper:
         """The optimizer's tensors that are as large as the model, by name; zeros, of which nothing
         is kept, where a parameter has none yet."""
         trained, state = self.flat.trained, self.optimizer.state
-        names = _moment_names(self.optimizer) or _moment_names(_stepped_twin(self.optimizer))
+        names = _moment_names(self.optimizer) or _moment_names(stepped_twin(self.optimizer))
         return {n: [state[p].get(n, torch.zeros_like(p)) for p in trained] for n in names}
 
 
@@ -178,13 +180,3 @@ def _moment_names(optimizer: Optimizer) -> list[str]:
     return sorted(
         {n for p, n, value in stepped if torch.is_tensor(value) and value.shape == p.shape}
     )
-
-
-def _stepped_twin(optimizer: Optimizer) -> Optimizer:
-    """A copy that has taken a step: what state this optimizer will have."""
-    twin = copy.deepcopy(optimizer)
-    for group in twin.param_groups:
-        for p in group["params"]:
-            p.grad = torch.zeros_like(p)
-    twin.step()
-    return twin

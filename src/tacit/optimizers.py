@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -151,6 +152,32 @@ class LocalOptimizer:
                     own[name] = value.clone() if torch.is_tensor(value) else value
         if self.schedulers and "scheduler" in state:
             self.schedulers[index].load_state_dict(state["scheduler"])
+
+
+def complete_state(optimizer: Optimizer) -> dict[str, Any]:
+    """``optimizer.state_dict()``; before the first step, with the zeros that its state starts from.
+
+    So a state has the same tensors at every step, as ``torch.distributed.checkpoint`` needs, which
+    loads into the tensors that are there.
+    """
+    if optimizer.state or isinstance(optimizer, torch.optim.LBFGS):
+        return optimizer.state_dict()
+    state = stepped_twin(optimizer).state_dict()
+    for entry in state["state"].values():
+        for value in entry.values():
+            if torch.is_tensor(value):
+                value.zero_()
+    return {**optimizer.state_dict(), "state": state["state"]}
+
+
+def stepped_twin(optimizer: Optimizer) -> Optimizer:
+    """A copy that has taken a step on zero gradients: it has the state that this one will have."""
+    twin = copy.deepcopy(optimizer)
+    for group in twin.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    twin.step()
+    return twin
 
 
 def _fuse(optimizer: Optimizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
 import time
@@ -50,12 +51,38 @@ def run_processes(
         return [pickle.loads((Path(folder) / f"{r}.pkl").read_bytes()) for r in range(processes)]
 
 
+def run_survivors(
+    function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 60.0
+) -> list[Any]:
+    """Like :func:`run_processes`, but processes may die: their result is None."""
+    multiprocessing.set_forkserver_preload(_PRELOAD)
+    starter = multiprocessing.get_context("forkserver")
+    with tempfile.TemporaryDirectory(prefix="tacit-test-") as folder:
+        children = [
+            starter.Process(target=_child, args=(r, processes, folder, function, arguments, False))
+            for r in range(processes)
+        ]
+        try:
+            for child in children:
+                child.start()
+            deadline = time.monotonic() + timeout
+            for child in children:
+                child.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for child in children:
+                child.kill()
+                child.join()
+        files = [Path(folder) / f"{r}.pkl" for r in range(processes)]
+        return [pickle.loads(f.read_bytes()) if f.exists() else None for f in files]
+
+
 def _child(
     rank: int,
     processes: int,
     folder: str,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
+    together: bool = True,
 ) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -64,5 +91,7 @@ def _child(
     result = function(rank, *arguments)
     # A result may hold tensors; plain pickle keeps them by value, beyond this process's end.
     (Path(folder) / f"{rank}.pkl").write_bytes(pickle.dumps(result))
+    if not together:
+        os._exit(0)  # others may be dead
     dist.barrier()
     dist.destroy_process_group()

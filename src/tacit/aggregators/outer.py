@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tacit.optimizers import OptimizerFactory
+from tacit.optimizers import OptimizerFactory, complete_state
 
 
 class OuterOptimizer:
@@ -39,7 +39,7 @@ class OuterOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         assert self._optimizer is not None
-        return self._optimizer.state_dict()
+        return complete_state(self._optimizer)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None

@@ -61,7 +61,9 @@ class AttendedFleet(ProcessGroupFleet):
             return answer
         share = float(self._shares(weights)[self.rank])
         self.gave |= kind == "model"
-        return self._exchange(rows[0], kind, share, self._counts(kind), overlap)
+        message, size = self._exchange(rows[0], share, self._counts(kind))
+        self.ledger.reduce(kind, size, overlap=overlap)
+        return message
 
     def _counts(self, kind: Kind) -> bool:
         match kind:
@@ -71,9 +73,8 @@ class AttendedFleet(ProcessGroupFleet):
                 return self.purpose is None and self.has_gradient
         return self.purpose is None
 
-    def _exchange(
-        self, row: Tensor, kind: Kind, share: float, counts: bool, overlap: int
-    ) -> Pending:
+    def _exchange(self, row: Tensor, share: float, counts: bool) -> tuple[Pending, int]:
+        """The mean to come, and the size of each worker's message in bytes."""
         step = self.ledger.step
         purpose = self.purpose
         said = row.new_tensor(
@@ -89,13 +90,14 @@ class AttendedFleet(ProcessGroupFleet):
         aside, self.aside = self.aside, None
         parts = [row * share if counts else torch.zeros_like(row), said]
         message = torch.cat(parts if aside is None else [*parts, aside / self.size])
-        self.ledger.reduce(kind, message.numel() * message.element_size(), overlap=overlap)
+        size = message.numel() * message.element_size()
         if self.deterministic:
             rows = self._gather_rows(message[None])
             total: Pending = Ready(rows.sum(dim=0))
         else:
             total = self._sum_later(message)
-        return _Understood(total, lambda whole: self._understand(whole, row.numel(), step))
+        understood = _Understood(total, lambda whole: self._understand(whole, row.numel(), step))
+        return understood, size
 
     def _understand(self, whole: Tensor, width: int, step: int) -> Tensor:
         weight, present, busy, steps, saving, looking = whole[width : width + _TAIL].tolist()
@@ -125,12 +127,14 @@ class AttendedFleet(ProcessGroupFleet):
         and say whether anybody trains. If so, that message's mean is the answer to the next
         :meth:`mean_later` or :meth:`roll_call` here; if not, all are away and have met, for the
         most urgent of their purposes (:attr:`met_for`)."""
-        nothing = torch.zeros(width, device=self.device)
-        message = self._exchange(nothing, kind, 0.0, False, 0)
+        message, size = self._exchange(torch.zeros(width, device=self.device), 0.0, False)
         message.wait()
-        if self.busy:
-            self._answer = message
-        return self.busy > 0
+        if not self.busy:
+            self.ledger.reduce("control", size)
+            return False
+        self.ledger.reduce(kind, size)
+        self._answer = message
+        return True
 
 
 class _Understood:

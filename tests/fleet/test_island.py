@@ -1,0 +1,33 @@
+"""Workers that are several processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers import quarrels
+from helpers.spawn import run_processes
+
+
+@pytest.mark.parametrize("recipe", ["fda", "fda-late", "local_sgd", "diloco"])
+@pytest.mark.parametrize("ddp", [False, True])
+def test_two_islands_of_two_do_what_two_workers_with_larger_batches_do(recipe, ddp):
+    four = run_processes(quarrels.islands, 4, recipe, ddp, [12] * 4)
+    two = run_processes(quarrels.islands_flat, 2, recipe, 12)
+    for island in (0, 1):
+        one, other = four[2 * island : 2 * island + 2]
+        assert torch.equal(one["rows"], other["rows"])
+    assert not torch.equal(four[0]["rows"][1], four[2]["rows"][1])
+    for result in four:
+        assert result["fired"] == two[0]["fired"]
+        torch.testing.assert_close(result["finished"], two[0]["finished"])
+        # an island counts as one worker, whose model crosses once
+        assert result["stats"]["bytes"]["model"] == two[0]["stats"]["bytes"]["model"]
+
+
+@pytest.mark.parametrize("steps", [[4, 4, 9, 9], [9, 9, 5, 5], [5, 8, 6, 3]], ids=str)
+def test_islands_and_their_members_may_run_out_of_data(steps):
+    results = run_processes(quarrels.islands, 4, "fda", False, steps, timeout=60)
+    for result in results:
+        assert torch.equal(result["finished"], results[0]["finished"])
+        assert result["steps"] == max(steps)

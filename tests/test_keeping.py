@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers import keeping
+from helpers.loops import RECIPES
+from helpers.spawn import run_processes
+from tacit import checkpoint
+
+STEPS = 13
+
+
+@pytest.mark.parametrize("through", ["folder", "dcp"])
+@pytest.mark.parametrize("recipe", ["synchronous", "fda", "fda-late", "fda-averaged", "diloco"])
+def test_a_resumed_run_equals_the_uninterrupted_one(recipe, through, tmp_path):
+    whole = run_processes(keeping.run, 2, 2, recipe, STEPS)
+    for stop in (5, 7) if recipe == "fda-late" and through == "folder" else (7,):
+        folder = str(tmp_path / f"{stop}")
+        run_processes(keeping.run, 2, 2, recipe, stop, folder, (stop,), through)
+        again = run_processes(keeping.run, 2, 2, recipe, STEPS, folder, (), through)
+        for expected, got in zip(whole, again, strict=True):
+            assert got["began"] == stop
+            for key in ("own", "moments", "consensus", "statistics"):
+                assert torch.equal(got[key], expected[key]), key
+            for key in ("lr", "synchronisations", "events"):
+                assert got[key] == expected[key], key
+
+
+@pytest.mark.parametrize("recipe", ["synchronous", "fda", "fda-late", "diloco"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_another_number_of_workers_goes_on_from_the_consensus_model(recipe, workers, tmp_path):
+    before = run_processes(keeping.run, 2, 2, recipe, 7, str(tmp_path), (7,))
+    saved = torch.stack([r["own"] for r in before])
+    after = run_processes(keeping.run, workers, workers, recipe, STEPS, str(tmp_path))
+    for worker, result in enumerate(after):
+        assert result["began"] == 7
+        torch.testing.assert_close(result["first"], saved.mean(0))
+        assert result["lr"] == after[0]["lr"]
+        # workers that were there before have kept their optimizers' state
+        assert result["updates"] == (STEPS if worker < 2 else STEPS - 7)
+
+
+def test_a_worker_whose_file_was_lost_starts_from_the_others(tmp_path):
+    before = run_processes(keeping.run, 2, 2, "fda", 7, str(tmp_path), (7,))
+    _, files = checkpoint.open_folder(tmp_path)
+    files[1].unlink()
+    after = run_processes(keeping.run, 2, 2, "fda", STEPS, str(tmp_path))
+    for result in after:
+        assert torch.equal(result["first"], before[0]["own"])
+
+
+def test_dcp_with_another_number_of_workers_is_refused(tmp_path):
+    run_processes(keeping.run, 2, 2, "fda", 7, str(tmp_path / "c"), (7,), "dcp")
+    with pytest.raises(Exception, match="state is of 2 workers, here are 1"):
+        run_processes(keeping.run, 1, 1, "fda", 8, str(tmp_path / "c"), (), "dcp")
+
+
+def test_every_recipe_saves_at_any_step(tmp_path):
+    for recipe in RECIPES:
+        run_processes(keeping.run, 1, 1, recipe, 4, str(tmp_path / recipe), (1, 2, 3, 4))
+        shared, workers = checkpoint.open_folder(tmp_path / recipe)
+        assert shared["steps"] == 4
+        assert list(workers) == [0]
