@@ -1,7 +1,6 @@
 """Tacit: distributed deep learning that speaks only when it must."""
 
-from tacit.attach import attach
-from tacit.attached import Attached
+from tacit.attached import Attached, attach
 from tacit.evaluation import Evaluation
 from tacit.fleet import Link, LocalFleet, ProcessGroupFleet
 from tacit.recipes import (

@@ -37,7 +37,7 @@ def disagree(worker: int, what: str) -> str:
     elif what == "server":
         recipe = tacit.diloco(20)
     if odd and what == "protocol":
-        tacit.handshake.PROTOCOL = 7
+        tacit.attached.handshake.PROTOCOL = 7
     if what == "value":
         torch.manual_seed(0)
         nn.init.normal_(module.bias)

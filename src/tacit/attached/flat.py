@@ -76,6 +76,13 @@ class FlatModel:
         for slot, buffer in zip(self._buffer_slots, self._floating, strict=True):
             buffer.copy_(slot)
 
+    def show(self, parameters: Tensor, buffers: Tensor) -> None:
+        """Give the module these parameters ``(d,)`` and buffers ``(d_b,)``."""
+        self.parameters[0] = parameters
+        self.write()
+        self.buffers[0] = buffers
+        self.write_buffers()
+
     # -- gradients
 
     @torch.no_grad()

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
-from tacit import handshake
-from tacit.attached import Attached
+from tacit.attached import handshake
+from tacit.attached.attached import Attached
+from tacit.attached.flat import FlatModel
+from tacit.attached.keeping import Keeper, Stateful
+from tacit.attached.steps import Steps
 from tacit.errors import UserError
-from tacit.flat import FlatModel
 from tacit.fleet import AttendedFleet, IslandFleet
 from tacit.gradients import GradientExchange
-from tacit.keeping import Keeper, Stateful
 from tacit.recipes import Recipe
 from tacit.setting import Setting
 
@@ -114,8 +115,8 @@ def attach(
         fleet = AttendedFleet(1, group, device, deterministic)
         inside = fleet if exchange is not None else None
 
-    token = _handshake(fleet, recipe, flat, samples, initial, seed)
-    counts = torch.tensor([mine["own samples"] for mine in token], dtype=torch.float64)
+    introductions = _handshake(fleet, recipe, flat, samples, initial, seed)
+    counts = torch.tensor([worker["own samples"] for worker in introductions])
     setting = Setting(
         workers=fleet.size,
         d=flat.d,
@@ -131,11 +132,8 @@ def attach(
         exchange.start(inside, flat, setting)
     if averaging is not None:
         averaging.start(fleet, flat, keeper, setting)
-    attached = Attached(
-        model, flat, optimizer, recipe, exchange, fleet, inside, keeper, token[0]["own token"]
-    )
-    if keeper.found:
-        attached.steps, attached.synchronisations = keeper.load()
+    steps = Steps(flat, optimizer, fleet, averaging, inside, exchange)
+    attached = Attached(model, steps, keeper, introductions[0]["own token"])
     if scaler is not None:
         attached.watch(scaler)
     return attached

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tacit import checkpoint
+from tacit.attached.flat import FlatModel
 from tacit.averaging import ModelAveraging
 from tacit.errors import UserError
-from tacit.flat import FlatModel
 from tacit.fleet import AttendedFleet
 from tacit.optimizers import complete_state, stepped_twin
 

@@ -4,7 +4,8 @@ import pytest
 
 from helpers import quarrels
 from helpers.spawn import run_processes
-from tacit import handshake, recipes
+from tacit import recipes
+from tacit.attached import handshake
 
 
 @pytest.mark.parametrize(
