@@ -47,12 +47,14 @@ class Training:
 @dataclass(frozen=True)
 class Method:
     """``start(module)`` needs the process group. ``waits``: on a slow link it waits much more than
-    it computes, so that several such may be measured at once."""
+    it computes, so that several such may be measured at once. ``averages``: the models differ
+    from rank to rank, and must be averaged at the end."""
 
     start: Callable[[nn.Module], Training]
     family: Family
     label: str
     waits: bool = False
+    averages: bool = True
 
 
 def adam(module: nn.Module) -> torch.optim.Optimizer:
@@ -70,7 +72,12 @@ def ddp(module: nn.Module) -> Training:
 
 def ddp_bf16(module: nn.Module) -> Training:
     model = DistributedDataParallel(module)
-    model.register_comm_hook(None, bf16_compress_hook)
+
+    def bf16(state, bucket):  # DDP reads annotations, and refuses them as strings
+        # by its own name DDP refuses the hook on CPUs, though gloo does sum bfloat16
+        return bf16_compress_hook(dist.group.WORLD, bucket)
+
+    model.register_comm_hook(None, bf16)
     return Training(model, adam(module))
 
 
@@ -106,11 +113,15 @@ def attached(module: nn.Module, recipe: Callable[[], tacit.Recipe]) -> Training:
 
 METHODS: dict[str, Method] = {
     "local": Method(local, "local", "no communication"),
-    "ddp": Method(ddp, "ddp", "DDP", waits=True),
-    "ddp_bf16": Method(ddp_bf16, "peer", "DDP, bf16", waits=True),
+    "ddp": Method(ddp, "ddp", "DDP", waits=True, averages=False),
+    "ddp_bf16": Method(ddp_bf16, "peer", "DDP, bf16", waits=True, averages=False),
     **{
         f"powersgd_{rank}": Method(
-            partial(powersgd, rank=rank), "peer", f"DDP, PowerSGD rank {rank}", waits=True
+            partial(powersgd, rank=rank),
+            "peer",
+            f"DDP, PowerSGD rank {rank}",
+            waits=True,
+            averages=False,
         )
         for rank in (1, 2, 4)
     },

@@ -15,7 +15,8 @@ from links.targets import Tester
 
 @dataclass
 class Row:
-    """One cell. ``seconds`` to the target; ``bytes`` by the interface counters, all ranks;
+    """One cell. ``seconds`` to the target, with the ``averaging`` at the end that methods need
+    whose models differ from rank to rank; ``bytes`` by the interface counters, all ranks;
     ``ledger`` by Tacit's, on the wire; ``waiting``: the part of the time that the same steps
     without communication would not have taken. ``accuracy`` None where the cell was cut."""
 
@@ -26,6 +27,7 @@ class Row:
     label: str
     steps: int
     seconds: float
+    averaging: float
     measured_steps: int
     bytes: int | None
     ledger: int | None
@@ -40,6 +42,7 @@ class Row:
         if outcome.models is not None:
             accuracy = tester.accuracy(outcome.models[-1])
         stats = outcome.stats[0] if outcome.stats else {}
+        averaging = (outcome.averaging or 0.0) if method(case.method).averages else 0.0
         return cls(
             case.model,
             case.ranks,
@@ -47,7 +50,8 @@ class Row:
             case.method,
             method(case.method).label,
             outcome.steps,
-            outcome.seconds,
+            outcome.seconds + averaging,
+            averaging,
             outcome.measured,
             outcome.bytes,
             stats.get("ring_bytes"),
@@ -59,7 +63,7 @@ class Row:
     @property
     def step(self) -> float:
         """Seconds per step."""
-        return self.seconds / self.steps
+        return (self.seconds - self.averaging) / self.steps
 
     @property
     def contends(self) -> bool:
