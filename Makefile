@@ -31,7 +31,7 @@ docs: $(VENV)/.dev
 
 ## bench: every benchmark in its short form
 bench: $(VENV)/.dev
-	for b in fda sketch simulation; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$b.py --quick || exit 1; done
+	for b in fda sketch simulation link; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$b.py --quick || exit 1; done
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

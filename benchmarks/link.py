@@ -53,7 +53,7 @@ FDA = [
 ]
 #: Nothing but model messages, to hold the ledger against the counters.
 LEDGER = "local_sgd:period=4"
-QUICK = ["local", "ddp", "powersgd_1", "postlocal_16", f"fda:theta=100,{LATE},overlap=30", LEDGER]
+QUICK = ["local", "ddp", f"fda:theta=100,{LATE},overlap=30"]
 
 
 def main() -> None:

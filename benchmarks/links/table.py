@@ -79,13 +79,13 @@ class Row:
         waiting = f"{self.waiting:6.0%}" if self.waiting is not None else " " * 6
         accuracy = f"{self.accuracy:7.2%}" if self.accuracy is not None else " " * 7
         return (
-            f"{self.profile:9} {self.label:44} {self.steps:5d} {cut}{self.seconds:8.1f} "
+            f"{self.profile:9} {self.label:50} {self.steps:5d} {cut}{self.seconds:8.1f} "
             f"{self.step * 1e3:8.1f} {waiting} {sent} {ledger} {accuracy}"
         )
 
 
 HEAD = (
-    f"{'link':9} {'method':44} {'steps':>5} {'seconds':>9} {'ms/step':>8} {'waits':>6} "
+    f"{'link':9} {'method':50} {'steps':>5} {'seconds':>9} {'ms/step':>8} {'waits':>6} "
     f"{'MB sent':>10} {'MB ledger':>10} {'final':>7}"
 )
 

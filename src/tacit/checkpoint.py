@@ -156,23 +156,29 @@ def _publish(folder: Path, step: int, building: Path, shared: Any) -> Path:
     return final
 
 
+def latest(folder: Path) -> str | None:
+    """The name of the latest checkpoint in ``folder``."""
+    try:
+        return (folder / "latest").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
 def open_folder(folder: Path) -> tuple[Any, dict[int, Path]]:
     """The latest checkpoint: what is shared, and each worker's file."""
-    try:
-        latest = folder / (folder / "latest").read_text().strip()
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no checkpoint in {folder}; run with --checkpoint-every"
-        ) from None
-    files = {int(path.stem.removeprefix("worker-")): path for path in latest.glob("worker-*.tacit")}
-    return load(latest / "shared.tacit"), files
+    name = latest(folder)
+    if name is None:
+        raise UserError(f"there is no checkpoint in {folder}; run with --checkpoint-every")
+    files = (folder / name).glob("worker-*.tacit")
+    workers = {int(path.stem.removeprefix("worker-")): path for path in files}
+    return load(folder / name / "shared.tacit"), workers
 
 
 def read_folder(folder: Path, workers: Iterable[int]) -> tuple[Any, dict[int, Any]]:
     """The latest checkpoint: what is shared, and the states of these workers."""
-    shared, files = open_folder(folder)
-    latest = folder / (folder / "latest").read_text().strip()
-    return shared, {k: load(files.get(k, _worker_file(latest, k))) for k in workers}
+    shared, _ = open_folder(folder)
+    final = folder / str(latest(folder))
+    return shared, {k: load(_worker_file(final, k)) for k in workers}
 
 
 def _worker_file(folder: Path, worker: int) -> Path:

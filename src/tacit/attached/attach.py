@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from tacit.attached import handshake
-from tacit.attached.attached import Attached
+from tacit.attached.attached import ATTACHED, Attached
 from tacit.attached.flat import FlatModel
 from tacit.attached.keeping import Keeper, Stateful
 from tacit.attached.steps import Steps
@@ -85,62 +85,87 @@ def attach(
     Raises UserError where the pieces do not fit, PeerError (in every process) where workers run
     different recipes, models or versions.
     """
-    if getattr(recipe.averaging or recipe.gradients, "fleet", None) is not None:
-        raise UserError(f"this {recipe.name} recipe belongs to another run; make a new one")
-    averaging, exchange = recipe.averaging, recipe.gradients
-    if averaging is not None and averaging.topology.partial:
-        raise UserError(
-            "a recipe that samples workers leaves the others idle, which an attached loop cannot; "
-            "use fraction=1"
+    _check(optimizer, recipe, island, initial)
+    own_exchange = recipe.gradients is not None or island is not None
+    flat = FlatModel(model, optimizer, views, gradients=own_exchange)
+    try:
+        fleet, inside, exchange = _fleets(
+            model, recipe, process_group, island, flat.parameters.device, deterministic
         )
-    if initial not in ("broadcast", "check"):
-        raise UserError(f"initial is broadcast or check, not {initial!r}")
-    if isinstance(optimizer, torch.optim.LBFGS) and (exchange is not None or island is not None):
-        raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
-
-    flat = FlatModel(model, optimizer, views, exchange is not None or island is not None)
-    device = flat.parameters.device
-    group = _group(process_group)
-    inside: AttendedFleet | None = None
-    if island is not None:
-        if averaging is None:
-            raise UserError(
-                f"{recipe.name} exchanges gradients; with islands use a recipe that averages models"
-            )
-        fleet: AttendedFleet = IslandFleet(group, _required(island), device, deterministic)
-        if not isinstance(model, nn.parallel.DistributedDataParallel):
-            inside = AttendedFleet(1, _required(island), device, deterministic)
-            exchange = GradientExchange()
-    else:
-        fleet = AttendedFleet(1, group, device, deterministic)
-        inside = fleet if exchange is not None else None
-
-    introductions = _handshake(fleet, recipe, flat, samples, initial, seed)
-    counts = torch.tensor([worker["own samples"] for worker in introductions])
-    setting = Setting(
-        workers=fleet.size,
-        d=flat.d,
-        seed=seed,
-        steps_per_epoch=steps_per_epoch,
-        device=device,
-        samples=counts,
-    )
-    keeper = Keeper(fleet, flat, optimizer, averaging, scaler, stateful or {}, checkpoint)
-    if not keeper.found and initial == "broadcast":
-        _broadcast(fleet, inside, flat)
-    if exchange is not None and inside is not None:
-        exchange.start(inside, flat, setting)
-    if averaging is not None:
-        averaging.start(fleet, flat, keeper, setting)
-    steps = Steps(flat, optimizer, fleet, averaging, inside, exchange)
-    attached = Attached(model, steps, keeper, introductions[0]["own token"])
+        keeper = Keeper(fleet, flat, optimizer, recipe.averaging, scaler, stateful, checkpoint)
+        introductions = _handshake(fleet, recipe, flat, samples, initial, seed, keeper.latest)
+        if keeper.latest is None and initial == "broadcast":
+            _broadcast(fleet, inside, flat)
+        setting = Setting(
+            workers=fleet.size,
+            d=flat.d,
+            seed=seed,
+            steps_per_epoch=steps_per_epoch,
+            device=flat.parameters.device,
+            samples=torch.tensor([worker["own samples"] for worker in introductions]),
+        )
+        if exchange is not None and inside is not None:
+            exchange.start(inside, flat, setting)
+        if recipe.averaging is not None:
+            recipe.averaging.start(fleet, flat, keeper, setting)
+        steps = Steps(flat, optimizer, fleet, recipe.averaging, inside, exchange)
+        attached = Attached(model, steps, keeper, introductions[0]["own token"])
+    except BaseException:
+        flat.restore()
+        raise
     if scaler is not None:
         attached.watch(scaler)
     return attached
 
 
+def _check(optimizer: Optimizer, recipe: Recipe, island: Group | None, initial: str) -> None:
+    if optimizer in ATTACHED:
+        raise UserError("this optimizer is attached already; call finish() or detach() first")
+    if getattr(recipe.averaging or recipe.gradients, "fleet", None) is not None:
+        raise UserError(f"this {recipe.name} recipe belongs to another run; make a new one")
+    if recipe.averaging is not None and recipe.averaging.topology.partial:
+        raise UserError(
+            "a recipe that samples workers leaves the others idle, which an attached loop cannot; "
+            "use fraction=1"
+        )
+    if island is not None and recipe.averaging is None:
+        raise UserError(
+            f"{recipe.name} exchanges gradients; with islands use a recipe that averages models"
+        )
+    own_exchange = recipe.gradients is not None or island is not None
+    if own_exchange and isinstance(optimizer, torch.optim.LBFGS):
+        raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
+    if initial not in ("broadcast", "check"):
+        raise UserError(f"initial is broadcast or check, not {initial!r}")
+
+
+def _fleets(
+    model: nn.Module,
+    recipe: Recipe,
+    process_group: Group | None,
+    island: Group | None,
+    device: torch.device,
+    deterministic: bool,
+) -> tuple[AttendedFleet, AttendedFleet | None, GradientExchange | None]:
+    """The workers that average models; those that average gradients, and how, if Tacit does."""
+    group = None if process_group is None else _group(process_group)
+    if island is None:
+        fleet = AttendedFleet(1, group, device, deterministic)
+        return fleet, fleet if recipe.gradients is not None else None, recipe.gradients
+    islands = IslandFleet(group, _group(island), device, deterministic)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return islands, None, None
+    return islands, AttendedFleet(1, _group(island), device, deterministic), GradientExchange()
+
+
 def _handshake(
-    fleet: AttendedFleet, recipe: Recipe, flat: FlatModel, samples: int, initial: str, seed: int
+    fleet: AttendedFleet,
+    recipe: Recipe,
+    flat: FlatModel,
+    samples: int,
+    initial: str,
+    seed: int,
+    latest: str | None,
 ) -> list[dict[str, Any]]:
     mine = {
         "protocol": handshake.PROTOCOL,
@@ -149,6 +174,7 @@ def _handshake(
         "buffers": flat.buffers.shape[1],
         "initial": initial,
         "seed": seed,
+        "checkpoint": latest,
         "own samples": samples,
         "own token": uuid.uuid4().hex,
     }
@@ -174,9 +200,5 @@ def _broadcast(fleet: AttendedFleet, inside: AttendedFleet | None, flat: FlatMod
             write()
 
 
-def _group(group: Group | None) -> dist.ProcessGroup | None:
-    return None if group is None else _required(group)
-
-
-def _required(group: Group) -> dist.ProcessGroup:
+def _group(group: Group) -> dist.ProcessGroup:
     return group.get_group() if isinstance(group, DeviceMesh) else group

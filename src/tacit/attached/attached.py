@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from tacit.errors import PeerLost, UserError
 from tacit.fleet import AttendedFleet, Kind
 from tacit.fleet.attended import Purpose
 
+#: The optimizers that are attached now.
+ATTACHED: WeakSet[Optimizer] = WeakSet()
+
 
 class Attached:
     """What :func:`tacit.attach` returns.
@@ -33,12 +37,14 @@ class Attached:
         self._steps, self._keeper, self._token = steps, keeper, token
         self._stepped = False
         self._began = time.perf_counter()
+        if keeper.latest is not None:
+            steps.count, steps.synchronisations = keeper.load()
+        ATTACHED.add(steps.optimizer)
         self._undo: list[Callable[[], Any]] = [
             steps.optimizer.register_step_pre_hook(self._before).remove,
             steps.optimizer.register_step_post_hook(self._after).remove,
+            lambda: ATTACHED.discard(steps.optimizer),
         ]
-        if keeper.found:
-            steps.count, steps.synchronisations = keeper.load()
 
     @property
     def steps(self) -> int:

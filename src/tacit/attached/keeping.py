@@ -42,15 +42,15 @@ class Keeper:
         optimizer: Optimizer,
         averaging: ModelAveraging | None,
         scaler: Any,
-        stateful: Mapping[str, Stateful],
+        stateful: Mapping[str, Stateful] | None,
         folder: str | Path | None,
     ) -> None:
         self.fleet, self.flat, self.optimizer = fleet, flat, optimizer
         self.averaging = averaging
-        self.stateful = {**stateful, **({"scaler": scaler} if scaler is not None else {})}
+        self.stateful = {**(stateful or {}), **({"scaler": scaler} if scaler is not None else {})}
         self.folder = Path(folder) if folder is not None else None
-        #: There is a checkpoint to go on from.
-        self.found = self.folder is not None and (self.folder / "latest").exists()
+        #: The name of the checkpoint to go on from, if there is one.
+        self.latest = checkpoint.latest(self.folder) if self.folder is not None else None
         self.worker = fleet.hosted.start
 
     # -- a folder

@@ -9,7 +9,7 @@ from torch import Tensor
 from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Pending
 from tacit.fleet.ledger import SMALL_MESSAGE
-from tacit.fleet.process_group import all_gather
+from tacit.fleet.process_group import all_gather, broadcast_from_first
 
 
 class IslandFleet(AttendedFleet):
@@ -66,7 +66,7 @@ class _Told:
     def wait(self) -> Tensor:
         value = self._message.wait() if self._message is not None else self._partial.clone()
         with self._fleet._waiting():
-            dist.broadcast(value, group=self._fleet.island, group_src=0)
+            broadcast_from_first(value, self._fleet.island)
         return value
 
 

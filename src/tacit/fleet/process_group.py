@@ -41,12 +41,13 @@ class ProcessGroupFleet(Fleet):
         self.rank = dist.get_rank(group)
         counts = torch.zeros(dist.get_world_size(group), dtype=torch.int64, device=self.device)
         counts[self.rank] = workers
-        dist.all_reduce(counts, group=group)
+        #: Seconds that this process has waited for others.
+        self.waited = 0.0
+        with self._waiting():
+            dist.all_reduce(counts, group=group)
         self.counts: list[int] = counts.tolist()
         if min(self.counts) < 1:
             raise UserError(f"every process must host at least 1 worker, got {self.counts}")
-        #: Seconds that this process has waited for others.
-        self.waited = 0.0
         start = sum(self.counts[: self.rank])
         super().__init__(sum(self.counts), range(start, start + workers), deterministic)
 
@@ -96,7 +97,7 @@ class ProcessGroupFleet(Fleet):
     def _broadcast(self, row: Tensor) -> Tensor:
         row = row.clone(memory_format=torch.contiguous_format)
         with self._waiting():
-            dist.broadcast(row, group=self.group, group_src=0)
+            broadcast_from_first(row, self.group)
         return row
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
@@ -123,6 +124,12 @@ class ProcessGroupFleet(Fleet):
                 row[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
         gathered = self._gather_rows(padded.to(self.device)).cpu()
         return [row[:n].numpy().tobytes() for row, n in zip(gathered, every, strict=True)]
+
+
+def broadcast_from_first(tensor: Tensor, group: dist.ProcessGroup | None) -> None:
+    """Everybody in ``group`` gets its first process's ``tensor``, in place."""
+    source = 0 if group is None else dist.get_global_rank(group, 0)
+    dist.broadcast(tensor, source, group=group)
 
 
 class _InFlight:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tacit.errors import UserError
@@ -48,6 +49,9 @@ class ModelVariance(Trigger):
         if self.threshold is None:
             self.threshold = _THETA_PER_PARAMETER * setting.d
         self.estimator.start(setting)
+        # what is compiled is compiled now, not in the first step
+        nothing = torch.zeros(setting.d, device=setting.device)
+        self.estimator.local_state(nothing[None], nothing)
 
     def local_state(self, parameters: Tensor, reference: Tensor) -> Tensor:
         return self.estimator.local_state(parameters, reference)
