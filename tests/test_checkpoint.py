@@ -33,9 +33,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]  # nothing temporary is left
 
 
-def test_keys_become_text(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.tacit", {0: {1: 2}})
-    assert checkpoint.load(tmp_path / "a.tacit") == {"0": {"1": 2}}
+def test_keys_may_be_numbers(tmp_path: Path) -> None:
+    tree = {0: {1: 2, "a": torch.ones(2)}, "b": {}}
+    checkpoint.save(tmp_path / "a.tacit", tree)
+    loaded = checkpoint.load(tmp_path / "a.tacit")
+    assert loaded[0][1] == 2
+    assert torch.equal(loaded[0]["a"], torch.ones(2))
+    assert loaded["b"] == {}
 
 
 def test_every_damage_is_noticed(tmp_path: Path) -> None:

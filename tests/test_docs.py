@@ -22,7 +22,9 @@ def test_python_blocks_run(page: str) -> None:
         exec(compile(quick, page, "exec"), {})
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/attach.md", "docs/tasks.md", "docs/index.md", "docs/design.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "docs/attach.md", "docs/tasks.md", "docs/index.md", "docs/design.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -33,7 +33,7 @@ _PATIENCE = 10.0
 def save(path: Path, tree: Any) -> None:
     """Write a tree of dictionaries, lists and tuples, whole or not at all.
 
-    Dictionary keys become text. Leaves: tensors, NumPy arrays, numbers, text, truth values, None.
+    Keys: text, numbers. Leaves: tensors, NumPy arrays, numbers, text, truth values, None.
     """
     tensors: list[bytes] = []
     outline = json.dumps(_outline(tree, tensors)).encode()
@@ -75,8 +75,10 @@ def _outline(tree: Any, tensors: list[bytes]) -> Any:
         kind = "array" if isinstance(tree, np.ndarray) else "tensor"
         tensors.append(wire.encode(torch.as_tensor(tree)))
         return {f"${kind}": len(tensors) - 1}
+    if isinstance(tree, Mapping) and not all(isinstance(key, str) for key in tree):
+        return {"$pairs": [[key, _outline(value, tensors)] for key, value in tree.items()]}
     if isinstance(tree, Mapping):
-        return {str(key): _outline(value, tensors) for key, value in tree.items()}
+        return {key: _outline(value, tensors) for key, value in tree.items()}
     if isinstance(tree, tuple):
         return {"$tuple": [_outline(value, tensors) for value in tree]}
     if isinstance(tree, list):
@@ -96,6 +98,8 @@ def _rebuild(outline: Any, tensors: list[torch.Tensor]) -> Any:
             return tensors[number]
         case {"$array": number}:
             return tensors[number].numpy()
+        case {"$pairs": pairs}:
+            return {key: _rebuild(value, tensors) for key, value in pairs}
         case {"$tuple": values}:
             return tuple(_rebuild(value, tensors) for value in values)
     return {key: _rebuild(value, tensors) for key, value in outline.items()}
@@ -123,26 +127,38 @@ def write_folder(
 
 
 def write_remains(
-    folder: Path, step: int, worker: int, state: Any, shared: Any, survivors: Sequence[int]
+    folder: Path,
+    step: int,
+    attempt: str,
+    worker: int,
+    state: Any,
+    shared: Any,
+    survivors: Sequence[int],
 ) -> Path | None:
     """After a failure, without talking: every survivor writes its file, and the first of them
-    publishes the checkpoint once all are there. Where it is; None if somebody did not write."""
-    building = folder / f".step-{step:09d}.remains"
+    publishes the checkpoint once all are there. Where it is; None if somebody did not write.
+
+    ``attempt``: a name that only these survivors use. A whole checkpoint is kept beside it; one of
+    the same step is worth more, and stays.
+    """
+    final = folder / f"step-{step:09d}"
+    if (folder / (latest(folder) or "none")) == final:
+        return final
+    building = folder / f".step-{step:09d}.{attempt}.tmp"
     building.mkdir(parents=True, exist_ok=True)
     save(_worker_file(building, worker), state)
-    final = folder / f"step-{step:09d}"
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         if worker != min(survivors):
             if final.exists():
                 return final
         elif all(_worker_file(building, other).exists() for other in survivors):
-            return _publish(folder, step, building, shared)
+            return _publish(folder, step, building, shared, tidy=False)
         time.sleep(0.05)
     return None
 
 
-def _publish(folder: Path, step: int, building: Path, shared: Any) -> Path:
+def _publish(folder: Path, step: int, building: Path, shared: Any, tidy: bool = True) -> Path:
     save(building / "shared.tacit", shared)
     final = folder / f"step-{step:09d}"
     shutil.rmtree(final, ignore_errors=True)
@@ -150,7 +166,7 @@ def _publish(folder: Path, step: int, building: Path, shared: Any) -> Path:
     pointer = folder / ".latest.tmp"
     pointer.write_text(final.name)
     os.replace(pointer, folder / "latest")
-    for other in [*folder.glob("step-*"), *folder.glob(".step-*")]:
+    for other in [*folder.glob("step-*"), *folder.glob(".step-*")] if tidy else []:
         if other != final:
             shutil.rmtree(other, ignore_errors=True)
     return final

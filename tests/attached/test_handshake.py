@@ -16,7 +16,7 @@ from tacit.attached import handshake
         ("recipe", "recipe.averaging.", "worker 0 has"),
         ("server", "recipe.averaging.outer.factory.lr = 0.5", "lr = 0.7"),
         ("shape", "parameters.bias = [4]", "parameters.bias = [3]"),
-        ("extra", "no parameters.bias", "parameters.bias = [3]"),
+        ("extra", "order = ['0.weight', ", "order = ['weight', 'bias']"),
         ("value", "sum of parameters", "worker 0 has"),
         ("seed", "seed = 1", "seed = 0"),
         ("protocol", "protocol = 7", "protocol = 1"),

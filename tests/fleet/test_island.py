@@ -25,9 +25,11 @@ def test_two_islands_of_two_do_what_two_workers_with_larger_batches_do(recipe, d
         assert result["stats"]["bytes"]["model"] == two[0]["stats"]["bytes"]["model"]
 
 
-@pytest.mark.parametrize("steps", [[4, 4, 9, 9], [9, 9, 5, 5], [5, 8, 6, 3]], ids=str)
-def test_islands_and_their_members_may_run_out_of_data(steps):
-    results = run_processes(quarrels.islands, 4, "fda", False, steps, timeout=60)
+@pytest.mark.parametrize("recipe", ["fda", "local_sgd", "local_sgd-overlap"])
+@pytest.mark.parametrize("steps", [[4, 4, 9, 9], [9, 9, 5, 5], [5, 8, 6, 3], [1, 5, 1, 1]], ids=str)
+def test_islands_and_their_members_may_run_out_of_data(recipe, steps):
+    results = run_processes(quarrels.islands, 4, recipe, False, steps, timeout=60)
     for result in results:
+        assert (result["finished"] == 0).sum() == 0
         assert torch.equal(result["finished"], results[0]["finished"])
         assert result["steps"] == max(steps)

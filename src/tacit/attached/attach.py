@@ -24,11 +24,11 @@ from torch.optim import Optimizer
 
 from tacit.attached import handshake
 from tacit.attached.attached import ATTACHED, Attached
-from tacit.attached.flat import FlatModel
+from tacit.attached.flat import FlatModel, is_ddp
 from tacit.attached.keeping import Keeper, Stateful
 from tacit.attached.steps import Steps
 from tacit.errors import UserError
-from tacit.fleet import AttendedFleet, IslandFleet
+from tacit.fleet import AttendedFleet, IslandFleet, ProcessGroupFleet
 from tacit.gradients import GradientExchange
 from tacit.recipes import Recipe
 from tacit.setting import Setting
@@ -85,7 +85,9 @@ def attach(
     Raises UserError where the pieces do not fit, PeerError (in every process) where workers run
     different recipes, models or versions.
     """
-    _check(optimizer, recipe, island, initial)
+    _check(optimizer, recipe, island, initial, samples)
+    if island is not None and deterministic:
+        raise UserError("deterministic sums gather whole models, which islands send in parts")
     own_exchange = recipe.gradients is not None or island is not None
     flat = FlatModel(model, optimizer, views, gradients=own_exchange)
     try:
@@ -93,9 +95,17 @@ def attach(
             model, recipe, process_group, island, flat.parameters.device, deterministic
         )
         keeper = Keeper(fleet, flat, optimizer, recipe.averaging, scaler, stateful, checkpoint)
-        introductions = _handshake(fleet, recipe, flat, samples, initial, seed, keeper.latest)
+        promise = {
+            "seed": seed,
+            "initial": initial,
+            "deterministic": deterministic,
+            "steps_per_epoch": steps_per_epoch,
+            "saves": keeper.folder is not None,
+            "checkpoint": keeper.latest,
+        }
+        introductions = _handshake(fleet, recipe, flat, samples, promise)
         if keeper.latest is None and initial == "broadcast":
-            _broadcast(fleet, inside, flat)
+            _broadcast(fleet, flat)
         setting = Setting(
             workers=fleet.size,
             d=flat.d,
@@ -118,7 +128,9 @@ def attach(
     return attached
 
 
-def _check(optimizer: Optimizer, recipe: Recipe, island: Group | None, initial: str) -> None:
+def _check(
+    optimizer: Optimizer, recipe: Recipe, island: Group | None, initial: str, samples: int
+) -> None:
     if optimizer in ATTACHED:
         raise UserError("this optimizer is attached already; call finish() or detach() first")
     if getattr(recipe.averaging or recipe.gradients, "fleet", None) is not None:
@@ -135,6 +147,8 @@ def _check(optimizer: Optimizer, recipe: Recipe, island: Group | None, initial: 
     own_exchange = recipe.gradients is not None or island is not None
     if own_exchange and isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
+    if samples < 1:
+        raise UserError(f"a worker has at least 1 sample, not {samples}")
     if initial not in ("broadcast", "check"):
         raise UserError(f"initial is broadcast or check, not {initial!r}")
 
@@ -152,35 +166,30 @@ def _fleets(
     if island is None:
         fleet = AttendedFleet(1, group, device, deterministic)
         return fleet, fleet if recipe.gradients is not None else None, recipe.gradients
-    islands = IslandFleet(group, _group(island), device, deterministic)
-    if isinstance(model, nn.parallel.DistributedDataParallel):
+    islands = IslandFleet(group, _group(island), device)
+    if is_ddp(model):
         return islands, None, None
     return islands, AttendedFleet(1, _group(island), device, deterministic), GradientExchange()
 
 
 def _handshake(
-    fleet: AttendedFleet,
-    recipe: Recipe,
-    flat: FlatModel,
-    samples: int,
-    initial: str,
-    seed: int,
-    latest: str | None,
+    fleet: AttendedFleet, recipe: Recipe, flat: FlatModel, samples: int, promise: dict[str, Any]
 ) -> list[dict[str, Any]]:
     mine = {
         "protocol": handshake.PROTOCOL,
         "recipe": handshake.describe(recipe),
         "parameters": flat.shapes(),
+        "order": list(flat.shapes()),
         "buffers": flat.buffers.shape[1],
-        "initial": initial,
-        "seed": seed,
-        "checkpoint": latest,
+        **promise,
         "own samples": samples,
         "own token": uuid.uuid4().hex,
     }
-    if initial == "check":
+    if promise["initial"] == "check":
         mine["sum of parameters"] = _fingerprint(flat.parameters)
         mine["sum of buffers"] = _fingerprint(flat.buffers)
+    if isinstance(fleet, IslandFleet):
+        handshake.agree(ProcessGroupFleet(1, fleet.island, fleet.device), mine)
     return handshake.agree(fleet, mine)
 
 
@@ -191,13 +200,19 @@ def _fingerprint(row: Tensor) -> str:
     return f"{float(wide.sum())!r} {float((wide * places.cos()).sum())!r}"
 
 
-def _broadcast(fleet: AttendedFleet, inside: AttendedFleet | None, flat: FlatModel) -> None:
-    for row, write in ((flat.parameters, flat.write), (flat.buffers, flat.write_buffers)):
-        if row.numel():
-            row[0] = fleet.broadcast(row[0], "control")
-            if inside is not None and inside is not fleet:
-                row[0] = inside.broadcast(row[0], "control")
-            write()
+@torch.no_grad()
+def _broadcast(fleet: AttendedFleet, flat: FlatModel) -> None:
+    """Worker 0's parameters and buffers, frozen ones and counters too; a message for each type."""
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in flat.tensors():
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for tensors in by_type.values():
+        row = fleet.broadcast(torch.cat([t.flatten() for t in tensors]), "control")
+        pieces = torch.split(row, [t.numel() for t in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view_as(tensor))
+    flat.read()
+    flat.read_buffers()
 
 
 def _group(group: Group) -> dist.ProcessGroup:

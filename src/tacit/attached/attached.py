@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tacit.attached import meeting
-from tacit.attached.failures import say_ranks, survivors, undisturbed
+from tacit.attached.failures import say_gone, survivors, undisturbed
 from tacit.attached.keeping import Keeper
 from tacit.attached.steps import Steps
 from tacit.errors import PeerLost, UserError
@@ -63,13 +63,35 @@ class Attached:
 
     # -- inside the user's loop
 
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._steps.following:
-            # a fused optimizer is called even when the GradScaler has found an overflow
-            overflow = getattr(optimizer, "found_inf", None)
-            with self._failing():
-                if self._steps.exchange_gradients(not bool(overflow)) and overflow is not None:
-                    overflow.zero_()
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        if self._steps.following:
+            return None
+        self._steps.flat.check_complete(optimizer)
+        if self._steps.inside is None:
+            return None
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise UserError(
+                "the gradients are still scaled, by each worker's own scale; "
+                "say attach(..., scaler=scaler)"
+            )
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._exchange(optimizer)
+            return None
+
+        def exchanging() -> Any:
+            loss = closure()
+            self._exchange(optimizer)
+            return loss
+
+        return (args[0], exchanging), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _exchange(self, optimizer: Optimizer) -> None:
+        # a fused optimizer is called even when the GradScaler has found an overflow
+        overflow = getattr(optimizer, "found_inf", None)
+        with self._failing():
+            if self._steps.exchange_gradients(not bool(overflow)) and overflow is not None:
+                overflow.zero_()
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._stepped = True
@@ -79,10 +101,10 @@ class Attached:
 
     def watch(self, scaler: Any) -> None:
         """Take part in the exchange also at steps that this GradScaler skips."""
-        original = scaler.step
+        original, before = scaler.step, vars(scaler).get("step")
 
         def step(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            if optimizer is not self._steps.optimizer:
+            if optimizer is not self._steps.optimizer or not self._undo:
                 return original(optimizer, *args, **kwargs)
             if self._steps.inside is not None and scaler.is_enabled():
                 with contextlib.suppress(RuntimeError):  # they are unscaled already
@@ -94,8 +116,14 @@ class Attached:
                     self._steps.follow()
             return result
 
+        def undo() -> None:
+            if vars(scaler).get("step") is step:
+                del scaler.step
+                if before is not None:
+                    scaler.step = before
+
         scaler.step = step
-        self._undo.append(lambda: delattr(scaler, "step"))
+        self._undo.append(undo)
 
     # -- together with the others
 
@@ -104,31 +132,30 @@ class Attached:
         parameters and buffers, for those who have come for them."""
         if not self._undo:
             raise UserError("this model is no longer attached")
+        if purpose == "save":
+            self._keeper.folder_to_save_in()
         means = torch.empty(0), torch.empty(0)
         met: Purpose | None = None
-        with self._failing():
-            while met != purpose:
-                met = meeting.meet(self._steps, purpose)
-                if met == "save":
-                    self._keeper.save(self.steps, self.synchronisations)
-                else:
-                    kind: Kind = "model" if met == "finish" else "evaluation"
-                    means = meeting.consensus(self._steps, kind)
-        meeting.part(self._steps)
+        try:
+            with self._failing():
+                while met != purpose:
+                    met = meeting.meet(self._steps, purpose)
+                    if met == "save":
+                        self._keeper.save(self.steps, self.synchronisations)
+                    else:
+                        kind: Kind = "model" if met == "finish" else "evaluation"
+                        means = meeting.consensus(self._steps, kind)
+        finally:
+            meeting.part(self._steps)
         return means
 
     @contextlib.contextmanager
     def consensus(self) -> Iterator[nn.Module]:
-        """The model with the mean of all workers' parameters and floating-point buffers, to
-        evaluate or save; this worker's own come back afterwards. Charged as evaluation."""
-        flat = self._steps.flat
-        means = self._serve("look")
-        own = flat.parameters[0].clone(), flat.buffers[0].clone()
-        flat.show(*means)
-        try:
+        """The model with the mean of the workers' parameters and floating-point buffers (of those
+        workers that have learned something since the last average), to evaluate or save. This
+        worker's own come back afterwards. Charged as evaluation."""
+        with self._steps.flat.showing(*self._serve("look")):
             yield self.model
-        finally:
-            flat.show(*own)
 
     def save(self) -> None:
         """Write a checkpoint to the folder that :func:`tacit.attach` was given. Best after the
@@ -204,9 +231,13 @@ class Attached:
         ]
         ranks = sorted({*counterparts, *(rank for group in others for rank in group)})
         alive = survivors(self._token, ranks, self.steps)
-        gone = [rank for rank in ranks if rank not in alive]
-        workers = [worker for worker, rank in enumerate(counterparts) if rank in alive]
-        left = self._keeper.save_remains(max(alive.values()), self.synchronisations, workers)
+        gone = [rank for rank in ranks if rank not in alive] if alive is not None else []
+        who = say_gone(gone, len(ranks)) if gone else str(error)
+        left = None
+        if alive is not None:
+            workers = [worker for worker, rank in enumerate(counterparts) if rank in alive]
+            left = self._keeper.save_remains(
+                max(alive.values()), self.synchronisations, self._token, workers
+            )
         saved = f"; what is left is saved in {left}" if left is not None else ""
-        who = f"{say_ranks(gone)} of {len(ranks)} did not answer" if gone else str(error)
         return f"{who} at step {self.steps} or after{saved}; start the job again to go on"

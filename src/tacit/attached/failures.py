@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import torch.distributed as dist
 
 #: How long survivors wait for each other's sign of life, in seconds.
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 
-def survivors(token: str, ranks: Sequence[int], step: int) -> dict[int, int]:
+def survivors(token: str, ranks: Sequence[int], step: int) -> dict[int, int] | None:
     """The ranks that notice the same failure within ``PATIENCE``, and the step each is at.
 
     Each leaves a note in the process group's store, which outlives a rank unless that rank hosts
-    it. Where the store does not answer, only this process is known to be alive.
+    it; None where the store does not answer.
     """
     mine = dist.get_rank()
     alive = {mine: step}
@@ -32,7 +32,7 @@ def survivors(token: str, ranks: Sequence[int], step: int) -> dict[int, int]:
                     alive[rank] = int(store.get(_key(token, rank)))
             time.sleep(0.05)
     except (RuntimeError, ValueError):
-        pass  # the store is gone as well
+        return None
     return alive
 
 
@@ -40,9 +40,12 @@ def _key(token: str, rank: int) -> str:
     return f"tacit/{token}/{rank}"
 
 
-def say_ranks(ranks: Sequence[int]) -> str:
-    names = ", ".join(map(str, ranks))
-    return f"rank {names}" if len(ranks) == 1 else f"ranks {names}"
+def say_gone(gone: Sequence[int], size: int) -> str:
+    if len(gone) == 1:
+        return f"rank {gone[0]} of {size} did not answer"
+    names = ", ".join(map(str, gone))
+    # on a ring only a lost rank's neighbours notice at once
+    return f"ranks {names} of {size} did not answer (some may only not have noticed yet)"
 
 
 @contextlib.contextmanager

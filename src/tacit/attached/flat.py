@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from tacit.errors import UserError
 
 
 class FlatModel:
-    """The parameters that ``optimizer`` trains, in its order, as one vector; the buffers likewise.
+    """The parameters that ``optimizer`` trains, in the module's order, as one vector; the
+    floating-point buffers likewise.
 
     ``parameters`` and ``gradients`` ``(1, d)``, ``buffers`` ``(1, d_b)`` are what an exchange reads
     and writes (``gradients`` only where asked for). With ``views``, the module's parameters become
@@ -33,10 +35,8 @@ class FlatModel:
         self.parameters = torch.empty(1, self.d, device=device)
         self._slots = _slots(self.parameters[0], self.trained)
         self._own = [p.data for p in self.trained]
-        self.read(force=True)
-        if views:
-            for p, slot in zip(self.trained, self._slots, strict=True):
-                p.data = slot
+        torch._foreach_copy_(self._slots, self._own)
+        self.write()
         floating = [b for b in _unique(self.module.buffers()) if b.is_floating_point()]
         self._floating = floating
         self.buffers = torch.empty(1, sum(b.numel() for b in floating), device=device)
@@ -45,8 +45,9 @@ class FlatModel:
         self.gradients = torch.zeros_like(self.parameters) if gradients else torch.empty(1, 0)
 
     def restore(self) -> None:
-        """Undo what ``views`` did: every parameter gets a tensor of its own again."""
+        """Undo what ``views`` did: every parameter gets its own tensor again."""
         if self.views:
+            self.read()
             for p, slot, own in zip(self.trained, self._slots, self._own, strict=True):
                 own.copy_(slot)
                 p.data = own
@@ -55,16 +56,45 @@ class FlatModel:
     # -- parameters and buffers
 
     @torch.no_grad()
-    def read(self, force: bool = False) -> None:
-        """Bring ``parameters`` up to date with the module."""
-        if force or not self.views:
+    def read(self) -> None:
+        """Bring ``parameters`` up to date with the module. Something may have given a parameter
+        another tensor (``module.to(memory_format=...)``): its values count, and it is a view again.
+        """
+        self._check_place()
+        if not self.views:
             torch._foreach_copy_(self._slots, [p.data for p in self.trained])
+            return
+        for p, slot in zip(self.trained, self._slots, strict=True):
+            if p.data_ptr() != slot.data_ptr():
+                slot.copy_(p.data)
+                p.data = slot
 
     @torch.no_grad()
     def write(self) -> None:
         """Bring the module up to date with ``parameters``."""
         if not self.views:
             torch._foreach_copy_([p.data for p in self.trained], self._slots)
+            return
+        for p, slot in zip(self.trained, self._slots, strict=True):
+            if p.data_ptr() != slot.data_ptr():
+                p.data = slot
+
+    def _check_place(self) -> None:
+        for p in self.trained:
+            if p.device != self.parameters.device or p.dtype != torch.float32:
+                raise UserError(
+                    f"a parameter has become {p.dtype} on {p.device} while the model was attached; "
+                    "move the model before attach"
+                )
+
+    def check_complete(self, optimizer: Optimizer) -> None:
+        """Raise UserError where the optimizer trains more than when the model was attached."""
+        groups = optimizer.param_groups
+        if sum(p.requires_grad for group in groups for p in group["params"]) > len(self.trained):
+            raise UserError(
+                "the optimizer trains parameters that it did not train when the model was attached "
+                "(unfrozen, or a new group); finish(), and attach again"
+            )
 
     @torch.no_grad()
     def read_buffers(self) -> None:
@@ -77,13 +107,38 @@ class FlatModel:
             buffer.copy_(slot)
 
     def show(self, parameters: Tensor, buffers: Tensor) -> None:
-        """Give the module these parameters ``(d,)`` and buffers ``(d_b,)``."""
+        """Give the module these parameters ``(d,)`` and floating-point buffers ``(d_b,)``."""
         self.parameters[0] = parameters
         self.write()
         self.buffers[0] = buffers
         self.write_buffers()
 
+    @contextmanager
+    def showing(self, parameters: Tensor, buffers: Tensor) -> Iterator[None]:
+        """:meth:`show` for a while."""
+        own = self.parameters[0].clone(), [b.clone() for b in self._floating]
+        self.show(parameters, buffers)
+        try:
+            yield
+        finally:
+            self.parameters[0] = own[0]
+            self.write()
+            for buffer, value in zip(self._floating, own[1], strict=True):
+                buffer.copy_(value)
+
     # -- gradients
+
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """The module's gradients are put aside, and put back."""
+        kept = [p.grad for p in self.trained]
+        for p in self.trained:
+            p.grad = None
+        try:
+            yield
+        finally:
+            for p, grad in zip(self.trained, kept, strict=True):
+                p.grad = grad
 
     @torch.no_grad()
     def read_gradients(self) -> Tensor:
@@ -116,6 +171,10 @@ class FlatModel:
         names = {id(p): name for name, p in self.module.named_parameters()}
         return {names[id(p)]: list(p.shape) for p in self.trained}
 
+    def tensors(self) -> list[Tensor]:
+        """All of the module's parameters and buffers: what workers start from."""
+        return [*(p.data for p in self.module.parameters()), *self.module.buffers()]
+
     def state_dict(self) -> dict[str, Any]:
         self.read()
         return {
@@ -134,27 +193,38 @@ class FlatModel:
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The user's own module inside ``torch.compile`` and ``DistributedDataParallel``."""
+    return _layers(module)[-1]
+
+
+def is_ddp(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.parallel.DistributedDataParallel) for m in _layers(module))
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    layers = [module]
     while True:
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
-            module = inner
-        else:
-            return module
+        inner = getattr(layers[-1], "_orig_mod", None)
+        if isinstance(layers[-1], nn.parallel.DistributedDataParallel):
+            inner = layers[-1].module
+        if not isinstance(inner, nn.Module):
+            return layers
+        layers.append(inner)
 
 
 def _trained(module: nn.Module, optimizer: Optimizer) -> list[nn.Parameter]:
     known = {id(p): name for name, p in module.named_parameters()}
-    stepped = [p for group in optimizer.param_groups for p in group["params"]]
-    trained = [p for p in _unique(stepped) if p.requires_grad]
-    if not trained:
-        raise UserError("the optimizer has no parameters that require a gradient")
-    for p in trained:
-        if id(p) not in known:
+    stepped = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    for key, p in stepped.items():
+        if key not in known:
             raise UserError(
                 f"the optimizer steps a parameter of shape {tuple(p.shape)} that is not the "
                 "model's; give attach the model that this optimizer was made for"
             )
+    # the module's order: that of the optimizer's groups may differ from process to process
+    trained = [p for p in module.parameters() if id(p) in stepped and p.requires_grad]
+    if not trained:
+        raise UserError("the optimizer has no parameters that require a gradient")
+    for p in trained:
         if hasattr(p, "to_local"):
             raise UserError(f"{known[id(p)]} is sharded (a DTensor); attach takes whole parameters")
         if p.dtype != torch.float32:

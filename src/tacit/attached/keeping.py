@@ -57,11 +57,14 @@ class Keeper:
 
     def save(self, steps: int, synchronisations: int) -> None:
         """All processes together."""
+        folder = self.folder_to_save_in()
         state = self.state_dict(steps, synchronisations)
         mine = {self.worker: state["worker"][str(self.worker)]} if self._writes else {}
-        checkpoint.write_folder(self._folder(), steps, self.fleet, state["shared"], mine)
+        checkpoint.write_folder(folder, steps, self.fleet, state["shared"], mine)
 
-    def save_remains(self, steps: int, synchronisations: int, survivors: list[int]) -> Path | None:
+    def save_remains(
+        self, steps: int, synchronisations: int, attempt: str, survivors: list[int]
+    ) -> Path | None:
         """After a failure: those who are left write what they have, without talking."""
         if self.folder is None or not self._writes:
             return None
@@ -70,12 +73,12 @@ class Keeper:
         state = self.state_dict(steps, synchronisations)
         own = state["worker"][str(self.worker)]
         return checkpoint.write_remains(
-            self.folder, steps, self.worker, own, state["shared"], survivors
+            self.folder, steps, attempt, self.worker, own, state["shared"], survivors
         )
 
     def load(self) -> tuple[int, int]:
         """Go on from the folder's latest checkpoint; its steps and synchronisations."""
-        shared, workers = checkpoint.open_folder(self._folder())
+        shared, workers = checkpoint.open_folder(self.folder_to_save_in())
         if sorted(workers) == list(range(self.fleet.size)) and shared["workers"] == len(workers):
             own = checkpoint.load(workers[self.worker])
             return self.load_state_dict({"shared": shared, "worker": {str(self.worker): own}})
@@ -87,7 +90,7 @@ class Keeper:
         """Of an island, one process does."""
         return getattr(self.fleet, "place", 0) == 0
 
-    def _folder(self) -> Path:
+    def folder_to_save_in(self) -> Path:
         if self.folder is None:
             raise UserError("there is no folder to save in; say attach(..., checkpoint=FOLDER)")
         return self.folder
@@ -103,6 +106,7 @@ class Keeper:
             "optimizer": complete_state(self.optimizer),
             "averaging": averaging.worker_state(0) if averaging is not None else {},
             "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
+            "owes": self.fleet.owes,
         }
         shared = {
             "steps": steps,
@@ -123,6 +127,7 @@ class Keeper:
             )
         self.flat.load_state_dict(own["model"])
         self._load_own(own)
+        self.fleet.owes = bool(own["owes"])
         self.fleet.ledger.load_state_dict(shared["ledger"])
         if self.averaging is not None:
             self.averaging.load_state_dict(shared["averaging"])

@@ -20,7 +20,10 @@ def meet(steps: Steps, purpose: Purpose) -> Purpose:
     """Wait for all workers, and take part in the exchanges of those that still train. What they
     have met for, which may be more urgent than this worker's ``purpose``."""
     if steps.inside is not None:
-        purpose = _meet_inside(steps, steps.inside, purpose)
+        if steps.inside is not steps.fleet:
+            steps.fleet.purpose = None  # until all of the island are here, it trains
+        with steps.flat.without_gradients():
+            purpose = _meet_inside(steps, steps.inside, purpose)
     if steps.averaging is not None:
         purpose = _meet_outside(steps, steps.fleet, steps.averaging, purpose)
     return purpose
@@ -47,7 +50,7 @@ def _meet_inside(steps: Steps, inside: AttendedFleet, purpose: Purpose) -> Purpo
     if inside.absences:
         # a follower's learning rate may have been another one
         steps.flat.read()
-        steps.flat.parameters[0] = inside.mean(steps.flat.parameters, "model")
+        steps.flat.parameters[:] = _mean(inside, steps.flat.parameters, "model")
         steps.flat.write()
         inside.owes, inside.absences = True, False
     return met
@@ -60,7 +63,8 @@ def _meet_outside(
     while True:
         expected, width = averaging.next_message(steps.count)
         fleet.ledger.step = expected
-        if not fleet.answer(width, "monitoring" if width else "control"):
+        kind: Kind = "monitoring" if width else "control"
+        if not fleet.answer(width, kind, averaging.lag if width else 0):
             break
         steps.advance_to(expected)
     met = fleet.met_for

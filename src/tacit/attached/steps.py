@@ -86,4 +86,6 @@ class Steps:
                 self.optimizer.step()
             finally:
                 self.following = False
+            # the island has learned, and all its processes must say the same
+            self.fleet.owes |= self.inside is not self.fleet
         self.advance()

@@ -122,7 +122,7 @@ class AttendedFleet(ProcessGroupFleet):
         assert self._heard is not None
         return self._heard
 
-    def answer(self, width: int, kind: Kind) -> bool:
+    def answer(self, width: int, kind: Kind, overlap: int = 0) -> bool:
         """For a worker that is away: take part in the next message, which has ``width`` columns,
         and say whether anybody trains. If so, that message's mean is the answer to the next
         :meth:`mean_later` or :meth:`roll_call` here; if not, all are away and have met, for the
@@ -132,7 +132,7 @@ class AttendedFleet(ProcessGroupFleet):
         if not self.busy:
             self.ledger.reduce("control", size)
             return False
-        self.ledger.reduce(kind, size)
+        self.ledger.reduce(kind, size, overlap=overlap)
         self._answer = message
         return True
 

@@ -27,12 +27,11 @@ class IslandFleet(AttendedFleet):
         group: dist.ProcessGroup | None,
         island: dist.ProcessGroup,
         device: torch.device | str = "cpu",
-        deterministic: bool = False,
     ) -> None:
         self.island = island
         self.place = dist.get_rank(island)
         self.inhabitants = dist.get_world_size(island)
-        super().__init__(1, group, device, deterministic)
+        super().__init__(1, group, device)
 
     @property
     def leader(self) -> bool:
@@ -42,6 +41,18 @@ class IslandFleet(AttendedFleet):
         super().barrier()
         with self._waiting():
             dist.barrier(self.island)
+
+    def _broadcast(self, row: Tensor) -> Tensor:
+        return self._tell(super()._broadcast(row) if self.place == 0 else row.clone())
+
+    def _max(self, partial: Tensor) -> Tensor:
+        return self._tell(super()._max(partial) if self.place == 0 else partial.clone())
+
+    def _tell(self, value: Tensor) -> Tensor:
+        """What the island's first process has."""
+        with self._waiting():
+            broadcast_from_first(value, self.island)
+        return value
 
     def _sum_later(self, partial: Tensor) -> Pending:
         small = partial.numel() * partial.element_size() <= SMALL_MESSAGE
@@ -64,10 +75,9 @@ class _Told:
         self._fleet, self._message, self._partial = fleet, message, partial
 
     def wait(self) -> Tensor:
-        value = self._message.wait() if self._message is not None else self._partial.clone()
-        with self._fleet._waiting():
-            broadcast_from_first(value, self._fleet.island)
-        return value
+        return self._fleet._tell(
+            self._message.wait() if self._message is not None else self._partial.clone()
+        )
 
 
 class _Assembled:

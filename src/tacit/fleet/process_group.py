@@ -57,6 +57,8 @@ class ProcessGroupFleet(Fleet):
         began = time.perf_counter()
         try:
             yield
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             first = str(error).splitlines()[0][:200]
             raise PeerLost(f"a peer is gone or did not answer in time ({first})") from error

@@ -1,0 +1,39 @@
+"""Digits, as of today: torchrun --standalone --nproc-per-node 2 examples/ddp.py"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from tacit.tasks import load
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    digits = load("digits")
+    dataset = TensorDataset(digits.train.inputs, digits.train.targets)
+    sampler = DistributedSampler(dataset)
+    loader = DataLoader(dataset, batch_size=32, sampler=sampler)
+
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    model = DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+
+    for epoch in range(15):
+        sampler.set_epoch(epoch)
+        for x, y in loader:
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    correct = model(digits.test.inputs).argmax(1) == digits.test.targets
+    if dist.get_rank() == 0:
+        print(f"accuracy {correct.float().mean():.3f}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
