@@ -87,6 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", help="separated by spaces; a recipe with options is one too")
     parser.add_argument("--target", type=float, default=0.98, help="test accuracy")
     parser.add_argument("--limit", type=int, default=1000, help="steps")
+    parser.add_argument("--steps", type=int, help="time so many steps; look for no target")
     parser.add_argument("--every", type=int, default=25, help="steps between tests")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cap", type=float, help="seconds a cell may take; then it is cut")
@@ -140,6 +141,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
 
 
 def find_steps(case: Case, tester: Tester, args: argparse.Namespace) -> int | None:
+    if args.steps is not None:
+        return int(args.steps)
     if case.method in ("local", LEDGER):
         return min(args.limit, 300)  # not a contender: its steps are timed, or its bytes counted
     steps = steps_to_target(case, tester, args.target, args.limit, args.every)

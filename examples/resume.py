@@ -1,11 +1,13 @@
 """A job that outlives its workers.
 
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --standalone --nproc-per-node 2 --max-restarts 3 examples/resume.py FOLDER
 
 When a worker dies, torchrun starts all of them again, and ``attach`` goes on from the latest
 checkpoint in FOLDER. When one hangs, the others give up after ``--timeout`` seconds, with the same
-effect. Across machines, use --rdzv-backend c10d: torchrun's default rendezvous hands restarted
-workers the addresses of the dead. Run it twice to see that a finished job stays finished.
+effect. Without the variable, torchrun now and then hands restarted workers the addresses of the
+dead (pytorch issue 135712); across machines, use --rdzv-backend c10d as well. Run it twice to see
+that a finished job stays finished.
 """
 
 import argparse
