@@ -43,6 +43,7 @@ class FlatModel:
         self._buffer_slots = _slots(self.buffers[0], floating)
         self.read_buffers()
         self.gradients = torch.zeros_like(self.parameters) if gradients else torch.empty(1, 0)
+        self._gradient_slots = _slots(self.gradients[0], self.trained) if gradients else []
 
     def restore(self) -> None:
         """Undo what ``views`` did: every parameter gets its own tensor again."""
@@ -144,7 +145,7 @@ class FlatModel:
     def read_gradients(self) -> Tensor:
         """Copy the module's gradients; which parameters have one, ``(parameters,)``. The others
         count as zero."""
-        for p, slot in zip(self.trained, _slots(self.gradients[0], self.trained), strict=True):
+        for p, slot in zip(self.trained, self._gradient_slots, strict=True):
             if p.grad is None:
                 slot.zero_()
             else:
@@ -155,8 +156,7 @@ class FlatModel:
     def write_gradients(self, having: Tensor) -> None:
         """Give the module the gradients of those parameters for which ``having`` is not zero; the
         others get none."""
-        slots = _slots(self.gradients[0], self.trained)
-        for p, slot, has in zip(self.trained, slots, having.tolist(), strict=True):
+        for p, slot, has in zip(self.trained, self._gradient_slots, having.tolist(), strict=True):
             if not has:
                 p.grad = None
             elif p.grad is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +89,7 @@ class Keeper:
     @property
     def _writes(self) -> bool:
         """Of an island, one process does."""
-        return getattr(self.fleet, "place", 0) == 0
+        return self.fleet.place == 0
 
     def folder_to_save_in(self) -> Path:
         if self.folder is None:
@@ -176,12 +177,13 @@ class Keeper:
         """The optimizer's tensors that are as large as the model, by name; zeros, of which nothing
         is kept, where a parameter has none yet."""
         trained, state = self.flat.trained, self.optimizer.state
-        names = _moment_names(self.optimizer) or _moment_names(stepped_twin(self.optimizer))
+        names = self._moment_names
         return {n: [state[p].get(n, torch.zeros_like(p)) for p in trained] for n in names}
 
-
-def _moment_names(optimizer: Optimizer) -> list[str]:
-    stepped = ((p, name, value) for p, s in optimizer.state.items() for name, value in s.items())
-    return sorted(
-        {n for p, n, value in stepped if torch.is_tensor(value) and value.shape == p.shape}
-    )
+    @cached_property
+    def _moment_names(self) -> list[str]:
+        """In the order they travel. Once: an optimizer without moments is not copied every time."""
+        state = (self.optimizer if self.optimizer.state else stepped_twin(self.optimizer)).state
+        entries = ((p, name, value) for p, s in state.items() for name, value in s.items())
+        large = {n for p, n, v in entries if torch.is_tensor(v) and v.shape == p.shape}
+        return sorted(large - {"step"})  # as large as a parameter that is a scalar

@@ -32,6 +32,8 @@ class AttendedFleet(ProcessGroupFleet):
     are at different steps are found out by the same message, which is a PeerError.
     """
 
+    #: Which process of its worker this is; only an island has others.
+    place = 0
     #: What this worker is away for; None: it trains.
     purpose: Purpose | None = None
     #: Its model holds what no average of models has taken in.
