@@ -110,7 +110,7 @@ def parse() -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> list[Row]:
     """All rows of the table, printed as they come."""
     source = "patterns" if args.quick else "mnist"
-    names = args.methods.split() if args.methods else ["local", *PEERS, *FDA, LEDGER]
+    names = args.methods.split() if args.methods else [*PEERS, "local", *FDA, "local", LEDGER]
     rows: list[Row] = []
     lock = threading.Lock()
     testers = {model: Tester(model, source) for model in args.models.split(",")}
