@@ -17,13 +17,16 @@ def test_examine_in_parts_is_examining_the_whole() -> None:
     count = len(task.test)
     x, y = task.test.batch(torch.arange(count).numpy())
     output = module(x)
-    whole = examine(module, task, range(count), torch.device("cpu"))
+    whole = examine(module, task, task.test, range(count), torch.device("cpu"))
     assert whole[0] == pytest.approx(float(F.cross_entropy(output, y, reduction="sum").detach()))
     assert whole[1] == int((output.argmax(1) == y).sum())
-    parts = [examine(module, task, r, torch.device("cpu")) for r in (range(7), range(7, count))]
+    parts = [
+        examine(module, task, task.test, r, torch.device("cpu"))
+        for r in (range(7), range(7, count))
+    ]
     assert sum(part[0] for part in parts) == pytest.approx(whole[0])
     assert sum(part[1] for part in parts) == whole[1]
-    assert examine(module, task, range(0), torch.device("cpu")) == (0.0, 0)
+    assert examine(module, task, task.test, range(0), torch.device("cpu")) == (0.0, 0)
     assert not module.training
 
 

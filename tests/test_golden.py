@@ -44,6 +44,16 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fda-every-3": lambda: tacit.fda(THETA, every=3),
     "fda-state": lambda: tacit.fda(THETA, optimizer_state="average"),
     "local_sgd-overlap": lambda: tacit.local_sgd(period=5, overlap=2),
+    "dynamic_averaging": lambda: tacit.dynamic_averaging(0.8, every=2),
+    "dynamic_averaging-nearest": lambda: tacit.dynamic_averaging(
+        0.8, every=2, augmentation="nearest", counter=False, weights="samples"
+    ),
+    "dynamic_averaging-hedge": lambda: tacit.dynamic_averaging(0.5, every=2, augmentation="hedge"),
+    "continuous": lambda: tacit.continuous(),
+    "periodic": lambda: tacit.periodic(period=7),
+    "no_sync": lambda: tacit.no_sync(),
+    "serial": lambda: tacit.serial(),
+    "fedavg-period": lambda: tacit.fedavg(fraction=0.5, period=3),
     "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=1.0, lr=0.2),
     "fedavgm": lambda: tacit.fedavgm(epochs=1.0, lr=0.2),
     "fedadam": lambda: tacit.fedadam(fraction=0.5, epochs=1.0, lr=0.2, server_lr=0.1),
@@ -83,13 +93,18 @@ def task() -> Task:
 
 def trace(recipe: Recipe) -> dict[str, Any]:
     simulation = tacit.Simulation(task(), recipe, tacit.LocalFleet(K), seed=6)
-    synchronised, estimates, norms = [], [], []
+    synchronised, estimates, norms, settled = [], [], [], []
     for step in range(1, STEPS + 1):
         if simulation.step():
             synchronised.append(step)
         averaging = recipe.averaging
         if averaging is not None and averaging.estimate is not None:
             estimates.append([step, float(f"{averaging.estimate:.6g}")])
+        if averaging is not None and averaging.settled is not None:
+            callers, members = averaging.settled.callers, averaging.settled.members
+            settled.append(
+                [step, np.flatnonzero(callers).tolist(), np.flatnonzero(members).tolist()]
+            )
         if step % 4 == 0:
             rows = simulation.replicas.parameters.double().square().sum(dim=1).sqrt()
             norms.append([float(f"{norm:.6g}") for norm in rows.tolist()])
@@ -101,6 +116,7 @@ def trace(recipe: Recipe) -> dict[str, Any]:
         "sent_by_worker": ledger.sent().tolist(),
         "bytes_by_round": ledger.by_round().tolist(),
         "estimates": estimates,
+        **({"callers_and_members": settled} if settled else {}),
         "norms_every_4_steps": norms,
     }
 
@@ -112,7 +128,7 @@ def test_trace(name):
         path.write_text(_json(got))
     expected = json.loads(path.read_text())
     assert got.keys() == expected.keys()
-    for key in ("synchronised", "bytes", "ring_bytes", "sent_by_worker", "bytes_by_round"):
+    for key in got.keys() - {"estimates", "norms_every_4_steps"}:
         assert got[key] == expected[key], key
     assert [step for step, _ in got["estimates"]] == [step for step, _ in expected["estimates"]]
     for key in ("estimates", "norms_every_4_steps"):
@@ -127,6 +143,11 @@ def test_the_traces_say_something():
             assert 1 < len(golden["synchronised"]) < len(golden["estimates"]), name
             margins = [abs(estimate - THETA) for _, estimate in golden["estimates"]]
             assert min(margins) > 1e-3 * THETA, f"{name} hangs on a last digit"
+    for name in ("dynamic_averaging", "dynamic_averaging-nearest"):
+        sizes = {len(members) for _, _, members in traces[name]["callers_and_members"]}
+        assert K in sizes, f"{name}: full synchronisations"
+        assert sizes - {1, K}, f"{name}: partial ones"
+    assert traces.pop("continuous") == traces["synchronous-models"]
     assert len({json.dumps(golden) for golden in traces.values()}) == len(traces)
 
 

@@ -51,7 +51,7 @@ def test_synchronous_training_is_one_worker_with_a_large_batch(optimizer):
     nn.utils.vector_to_parameters(parameters, module.parameters())
     plain = optimizer(module.parameters())
     for step in range(6):
-        batch = np.concatenate([shard.at(step) for shard in simulation.training.shards])
+        batch = np.concatenate([shard.at(step) for shard in simulation.training.feed.shards])
         x, y = task.train.batch(batch)
         plain.zero_grad()
         task.loss(module(x), y).backward()

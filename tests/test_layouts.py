@@ -47,6 +47,15 @@ CASES: dict[str, Callable[[], Recipe]] = {
     "fda lag": lambda: tacit.fda(0.02, lag=1),
     "fda overlap": lambda: tacit.fda(0.02, lag=1, overlap=1),
     "fda average": lambda: tacit.fda(0.02, buffers="average", optimizer_state="average"),
+    "dynamic_averaging": lambda: tacit.dynamic_averaging(0.03, every=2),
+    "dynamic_averaging nearest": lambda: tacit.dynamic_averaging(
+        0.03, every=1, augmentation="nearest", weights="samples", buffers="average"
+    ),
+    "continuous": lambda: tacit.continuous(),
+    "periodic": lambda: tacit.periodic(3),
+    "no_sync": lambda: tacit.no_sync(),
+    "serial": lambda: tacit.serial(),
+    "fedavg period": lambda: tacit.fedavg(fraction=0.5, period=2),
     "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=0.8, lr=0.1),
     "fedavgm": lambda: tacit.fedavgm(epochs=0.8, lr=0.1),
     "fedadam": lambda: tacit.fedadam(fraction=0.3, epochs=0.8, lr=0.1, server_lr=0.01),
@@ -103,6 +112,7 @@ def run(case: str, variant: Variant, fleet: Fleet) -> dict[str, Any]:
         "rows": {name: tensor.clone() for name, tensor in rows.items()},
         "counters": simulation.replicas.counters,
         "ledger": {**fleet.ledger.state_dict()["columns"], "sent": fleet.ledger.sent()},
+        "conversations": evaluation.conversations,
         "accuracy": evaluation.accuracy,
         "losses": (evaluation.loss, evaluation.train_loss),
     }
@@ -160,6 +170,7 @@ def test_same_run_in_every_layout(processes, local, case, variant, layout):
 
     for part in parts:
         assert part["fired"] == expected["fired"]
+        assert part["conversations"] == expected["conversations"]
         assert part["ledger"].keys() == expected["ledger"].keys()
         for column, values in part["ledger"].items():
             assert values.tolist() == expected["ledger"][column].tolist(), column
@@ -179,6 +190,13 @@ def _assert_estimates(got, expected, exact):
     pairs = [(a, b) for a, b in zip(got, expected, strict=True) if a is not None]
     for a, b in pairs:
         assert a == b if exact else a == pytest.approx(b, rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["dynamic_averaging", "dynamic_averaging nearest"])
+def test_some_balancing_is_partial_and_some_is_not(local, case):
+    whole = {whole for variant in VARIANTS for *_, whole in local(case, variant)["conversations"]}
+    assert whole == {False, True}
 
 
 @pytest.mark.slow

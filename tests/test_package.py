@@ -13,14 +13,14 @@ SOURCE = Path(tacit.__file__).parent
 
 #: From the bottom up. A module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "rng"},
+    {"errors", "rng", "calls"},
     {"wire", "fleet", "setting", "sketches", "stacked"},
     {"tasks", "replicas"},
     {"optimizers"},
     {"triggers", "aggregators", "topologies", "training", "evaluation", "checkpoint"},
     {"averaging", "gradients"},
     {"recipes"},
-    {"simulate", "attached"},
+    {"simulate", "attached", "journal"},
     {"config"},
     {"runs"},
     {"report", "runner", "launch"},

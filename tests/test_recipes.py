@@ -27,7 +27,7 @@ class Plain:
 
     def __init__(self, simulation: tacit.Simulation, optimizer: Callable) -> None:
         self.task = simulation.task
-        self.batches = simulation.training.shards
+        self.batches = simulation.training.feed.shards
         self.samples = [len(shard.indices) for shard in self.batches]
         start = simulation.replicas.parameters[0].clone()
         self.models = [self.task.model() for _ in range(K)]
@@ -145,6 +145,52 @@ def fedopt(plain: Plain, period: int, fraction: float, server: Callable) -> list
     return synchronised
 
 
+def dynamic(plain: Plain, delta: float, every: int) -> list[int]:
+    """Kamp et al., Algorithm 1, one worker at random at a time, with the violation counter."""
+    reference, violations, synchronised = plain.get(0), 0, []
+    for step in range(1, STEPS + 1):
+        plain.train()
+        if step % every:
+            continue
+        models = [plain.get(k) for k in range(K)]
+        members = [k for k in range(K) if float((models[k] - reference).square().sum()) > delta]
+        if not members:
+            continue
+        violations += len(members)
+        if violations >= K:
+            members = list(range(K))
+        draw = numpy_stream(SEED, "balancing", step)
+        while True:
+            mean = sum(models[k] for k in members) / len(members)
+            if len(members) == K or float((mean - reference).square().sum()) <= delta:
+                break
+            members.append(int(draw.choice([k for k in range(K) if k not in members], 1)[0]))
+        for k in members:
+            nn.utils.vector_to_parameters(mean.float(), plain.models[k].parameters())
+        if len(members) == K:
+            reference, violations = mean, 0
+            synchronised.append(step)
+    return synchronised
+
+
+def drawn(plain: Plain, period: int, count: int) -> list[int]:
+    """FedAvg among workers that never rest (Kamp et al., sigma_{b,C})."""
+    for step in range(period, STEPS + 1, period):
+        for _ in range(period):
+            plain.train()
+        members = numpy_stream(SEED, "drawn", step).choice(K, count, replace=False).tolist()
+        mean = sum(plain.get(k) for k in members) / count
+        for k in members:
+            nn.utils.vector_to_parameters(mean.float(), plain.models[k].parameters())
+    return []
+
+
+def alone(plain: Plain) -> list[int]:
+    for _ in range(STEPS):
+        plain.train()
+    return []
+
+
 def sampled(number: int, fraction: float) -> list[int]:
     if fraction == 1:
         return list(range(K))
@@ -212,6 +258,25 @@ METHODS: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], flo
     "fda sketch": (
         lambda: tacit.fda(0.002, "sketch", rows=3, columns=16),
         lambda plain: fda(plain, 0.002, sketch),
+        None,
+    ),
+    "dynamic_averaging": (
+        lambda: tacit.dynamic_averaging(0.012, every=2),
+        lambda plain: dynamic(plain, 0.012, 2),
+        None,
+    ),
+    "dynamic_averaging often": (
+        lambda: tacit.dynamic_averaging(0.005, every=1),
+        lambda plain: dynamic(plain, 0.005, 1),
+        None,
+    ),
+    "continuous": (lambda: tacit.continuous(), lambda plain: local_sgd(plain, 1), None),
+    "periodic": (lambda: tacit.periodic(3), lambda plain: local_sgd(plain, 3), None),
+    "no_sync": (lambda: tacit.no_sync(), alone, None),
+    "serial": (lambda: tacit.serial(), synchronous, None),
+    "fedavg period": (
+        lambda: tacit.fedavg(fraction=0.5, period=2),
+        lambda plain: drawn(plain, 2, 2),
         None,
     ),
     # an epoch is 61 / (3 * 4) = 5.08 steps

@@ -30,6 +30,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fda sketch": lambda: tacit.fda(0.02, "sketch", columns=16),
     "fda lag": lambda: tacit.fda(0.02, lag=1),
     "fda overlap": lambda: tacit.fda(0.02, lag=1, overlap=1),
+    "dynamic_averaging": lambda: tacit.dynamic_averaging(0.03, every=2),
+    "dynamic_averaging nearest": lambda: tacit.dynamic_averaging(
+        0.03, every=1, augmentation="nearest", weights="samples", buffers="average"
+    ),
+    "fedavg period": lambda: tacit.fedavg(fraction=0.5, period=2),
     "fda average": lambda: tacit.fda(0.02, "exact", buffers="average", optimizer_state="average"),
     "fedavg": lambda: tacit.fedavg(fraction=0.5, epochs=0.5, lr=0.1),
     "fedavgm": lambda: tacit.fedavgm(epochs=0.5, lr=0.1),
@@ -322,7 +327,7 @@ def test_a_task_with_two_parameter_groups():
     groups = [{"params": columns[:2], "weight_decay": 0.5}, {"params": columns[2:]}]
     plain = torch.optim.SGD(groups, lr=0.1)
     for step in range(4):
-        x, y = task.train.batch(run.training.shards[0].at(step))
+        x, y = task.train.batch(run.training.feed.shards[0].at(step))
         plain.zero_grad()
         task.loss(module(x), y).backward()
         plain.step()

@@ -48,8 +48,9 @@ def test_losses_and_gradients_are_those_of_each_model(name, loss) -> None:
     }
     x = torch.randn(L, B, 6, generator=generator)
     y = torch.randint(3, (L, B), generator=generator)
-    losses = stacked_losses(module, loss, stacked, x, y)
+    losses, outputs = stacked_losses(module, loss, stacked, x, y)
     assert losses.shape == (L,)
+    assert outputs.shape == (L, B, 3)
     gradients = torch.autograd.grad(losses.sum(), list(stacked.values()))
     for k in range(L):
         own = {n: p[k].detach().requires_grad_() for n, p in stacked.items()}

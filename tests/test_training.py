@@ -17,6 +17,7 @@ from tacit.fleet import LocalFleet
 from tacit.optimizers import LocalOptimizer
 from tacit.replicas import Replicas
 from tacit.tasks.batches import Batches
+from tacit.tasks.feed import ShardFeed
 from tacit.training import LocalTraining, batchable
 
 SEED = 5
@@ -29,7 +30,8 @@ def local_training(task, workers, execution="loop", optimizer=None, module=None)
     everything = np.arange(len(task.train))
     shards = [Batches(everything, task.batch_size, SEED, k) for k in workers]
     local = LocalOptimizer(replicas, optimizer or task.optimizer)
-    return LocalTraining(task, replicas, local, workers, shards, SEED, execution)
+    feed = ShardFeed(task.train, shards)
+    return LocalTraining(task, replicas, local, workers, feed, SEED, execution)
 
 
 def rows_of(training):
@@ -69,7 +71,7 @@ def test_against_a_plain_training_loop(execution):
         losses = training.gradients(rows_of(training), step)
         training.step(rows_of(training))
         for k, (module, optimizer) in enumerate(zip(modules, optimizers, strict=True)):
-            x, y = task.train.batch(training.shards[k].at(step - 1))
+            x, y = task.train.batch(training.feed.shards[k].at(step - 1))
             optimizer.zero_grad()
             loss = F.cross_entropy(module(x), y)
             loss.backward()
@@ -180,7 +182,7 @@ def test_batch_norm_statistics_are_those_of_the_workers_own_batches():
     training = local_training(task, range(3))
     training.gradients([0, 1, 2], 1)
     for k in range(3):
-        x, _ = task.train.batch(training.shards[k].at(0))
+        x, _ = task.train.batch(training.feed.shards[k].at(0))
         mean, variance = training.replicas.buffers[k].tolist()
         assert mean == pytest.approx(0.1 * x.mean().item(), rel=1e-4)
         assert variance == pytest.approx(0.9 + 0.1 * x.var().item(), rel=1e-4)
@@ -252,7 +254,7 @@ def test_lbfgs_evaluates_the_loss_of_each_worker_by_itself():
         p.data = p.detach().clone()
     plain = lbfgs(module.parameters())
     for step in range(3):
-        x, y = task.train.batch(simulation.training.shards[1].at(step))
+        x, y = task.train.batch(simulation.training.feed.shards[1].at(step))
 
         def closure(x=x, y=y):
             plain.zero_grad()

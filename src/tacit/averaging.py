@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
 from tacit.errors import TrainingDiverged, UserError
-from tacit.fleet import Fleet, Pending, Ready
+from tacit.fleet import Fleet, Pending, Ready, Settled
 from tacit.optimizers import OptimizerRows
 from tacit.replicas import Models
 from tacit.setting import Setting
-from tacit.topologies import Everyone, Topology
+from tacit.topologies import Coordinated, Everyone, Topology
 from tacit.triggers import Trigger
 
 Travels = Literal["local", "average"]
@@ -33,6 +33,9 @@ class ModelAveraging:
     the step that was checked (published: 0), and nothing is checked in between. ``overlap``: the
     models arrive so many steps after they left (published: 0). A worker then continues from the
     combined model plus what it has learned meanwhile, ``w <- mean + (w - w when it left)``.
+
+    A :class:`Coordinated` topology may average a part of the models, whose workers then go on from
+    it; only what everybody gets is a synchronisation, and a new reference.
     """
 
     def __init__(
@@ -52,13 +55,7 @@ class ModelAveraging:
         for name, steps in (("the decision may lag", lag), ("the models may travel", overlap)):
             if steps < 0:
                 raise UserError(f"{name} 0 or more steps, not {steps}")
-        partial = topology is not None and topology.partial
-        if partial and (optimizer_state == "average" or overlap):
-            option = "overlap" if overlap else "optimizer_state='average'"
-            raise UserError(
-                f"{option} needs every worker in every round, and this recipe samples them; "
-                "leave it out"
-            )
+        _check_topology(topology or Everyone(), optimizer_state, lag, overlap)
         self.trigger = trigger
         self.aggregator = aggregator or Mean()
         self.outer = outer
@@ -83,6 +80,8 @@ class ModelAveraging:
         self.participants = self.topology.participants(0)
         #: The last estimate of the trigger, or None where nothing was estimated at the last step.
         self.estimate: float | None = None
+        #: The last conversation with a coordinator, or None where there was none at the last step.
+        self.settled: Settled | None = None
         #: A check whose decision is to come, and models that have left.
         self._check: _Late | None = None
         self._travelling: _Late | None = None
@@ -93,7 +92,7 @@ class ModelAveraging:
 
     def step(self, step: int) -> bool:
         """After local step ``step`` (1, 2, ...); says whether the models were synchronised."""
-        self.estimate = None
+        self.estimate = self.settled = None
         if self._travelling is not None:
             return self._arrive(step)
         if not self._fires(step):
@@ -101,8 +100,28 @@ class ModelAveraging:
         if self.overlap:
             self._leave(step)
             return False
+        if isinstance(self.topology, Coordinated):
+            return self._coordinate(self.topology, step)
         self._synchronise(self._combined(self.models.parameters))
         return True
+
+    def _coordinate(self, topology: Coordinated, step: int) -> bool:
+        models, rows, d = self.models, self.models.parameters, len(self.reference)
+        if self._averages_buffers:
+            rows = torch.cat([rows, models.buffers], dim=1)
+        self.settled = settled = topology.meet(
+            self.fleet, rows, self.reference, self.trigger, self.aggregator, step
+        )
+        hosted = slice(self.fleet.hosted.start, self.fleet.hosted.stop)
+        here = torch.from_numpy(settled.receivers()[hosted])
+        if settled.combination is not None:
+            models.parameters[here] = settled.combination[:d]
+            if self._averages_buffers:
+                models.buffers[here] = settled.combination[d:]
+        if settled.whole:
+            assert settled.combination is not None
+            self._synchronise(settled.combination[:d])
+        return settled.whole
 
     def _fires(self, step: int) -> bool:
         if self._check is not None:
@@ -161,7 +180,7 @@ class ModelAveraging:
         self.models.parameters[:] = model
         self.trigger.synchronised(model - self.reference)
         self.reference = model
-        if self.buffers == "average" and self.models.buffers.numel() > 0:
+        if self._averages_buffers and not self.topology.coordinated:
             self.models.buffers[:] = self._combined(self.models.buffers)
         if self.optimizer_state == "average":
             self._average_optimizer_state()
@@ -178,9 +197,12 @@ class ModelAveraging:
         self.optimizer.set_rows(rows)
 
     @property
+    def _averages_buffers(self) -> bool:
+        return self.buffers == "average" and self.models.buffers.numel() > 0
+
+    @property
     def _more_than_models(self) -> bool:
-        buffers = self.buffers == "average" and self.models.buffers.numel() > 0
-        return buffers or self.optimizer_state == "average"
+        return self._averages_buffers or self.optimizer_state == "average"
 
     def next_message(self, step: int) -> tuple[int, int]:
         """The first step after ``step`` at which a message leaves, and how many columns the first
@@ -211,6 +233,7 @@ class ModelAveraging:
             "check": _settled(self._check, self._state_size() if self.lag else 0),
             "travelling": _settled(self._travelling, self.reference.numel() if self.overlap else 0),
             "trigger": self.trigger.state_dict(),
+            "topology": self.topology.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
         }
 
@@ -222,6 +245,7 @@ class ModelAveraging:
         self._check = _unsettled(state["check"], device)
         self._travelling = _unsettled(state["travelling"], device)
         self.trigger.load_state_dict(state["trigger"])
+        self.topology.load_state_dict(state["topology"])
         if self.outer is not None:
             self.outer.load_state_dict(state["outer"])
 
@@ -229,19 +253,42 @@ class ModelAveraging:
         """Go on as after a synchronisation at this model ``(d,)``, whatever was on its way."""
         self.reference = reference
         self._check = self._travelling = self._left = None
+        self.topology.start(self.topology.setting)
 
     def worker_state(self, row: int) -> dict[str, Any]:
-        """What belongs to the worker in this row: its model as it left, if models travel."""
-        if not self.overlap:
-            return {}
-        left = self.models.parameters if self._left is None else self._left
-        return {"left": left[row].clone()}
+        """What belongs to the worker in this row: its model as it left, if models travel; and what
+        the coordinator knows, which lives beside worker 0."""
+        state: dict[str, Any] = {}
+        if self.overlap:
+            left = self.models.parameters if self._left is None else self._left
+            state["left"] = left[row].clone()
+        if row + self.fleet.hosted.start == 0:
+            state["coordinator"] = self.topology.coordinator_state()
+        return state
 
     def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
         if self._travelling is not None:
             if self._left is None:
                 self._left = torch.zeros_like(self.models.parameters)
             self._left[row] = state["left"]
+        if "coordinator" in state:
+            self.topology.load_coordinator_state(state["coordinator"])
+
+
+def _check_topology(topology: Topology, optimizer_state: Travels, lag: int, overlap: int) -> None:
+    """Raise UserError for what needs every worker in every round."""
+    chosen = {
+        "optimizer_state='average'": optimizer_state == "average",
+        "overlap": overlap > 0,
+        "lag": lag > 0 and topology.coordinated,
+    }
+    if topology.partial or topology.coordinated:
+        for option, given in chosen.items():
+            if given:
+                raise UserError(
+                    f"{option} needs every worker in every round, and this recipe averages some "
+                    "of them; leave it out"
+                )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from tacit.calls import Value, call, parse_call, parse_value
 from tacit.errors import UserError, unknown
 from tacit.fleet import Link
 from tacit.optimizers import OptimizerFactory
@@ -20,13 +21,14 @@ from tacit.recipes import RECIPES, Recipe
 from tacit.tasks.batches import Order
 from tacit.training import Execution
 
-Value = bool | int | float | str
+__all__ = ["RunConfig", "Value", "parse_call", "parse_value"]
 
 
 @dataclass
 class RunConfig:
-    """What is run. ``steps`` goes before ``epochs``; a run also stops at ``target`` accuracy if
-    ``stop_at_target``. ``optimizer``: overrides the task's, like ``adam:lr=0.001,eps=1e-7``."""
+    """What is run. ``steps`` goes before ``epochs``, by default 10, or a stream once; a run also
+    stops at ``target`` accuracy if ``stop_at_target``. ``optimizer``: overrides the task's, like
+    ``adam:lr=0.001,eps=1e-7``. ``noise``: see ``Simulation``."""
 
     recipe: str
     options: dict[str, Value] = field(default_factory=dict)
@@ -37,10 +39,11 @@ class RunConfig:
     partition: str = "iid"
     seed: int = 0
     steps: int | None = None
-    epochs: float = 10.0
+    epochs: float | None = None
     batch_size: int | None = None
     order: Order = "shuffle"
     optimizer: str | None = None
+    noise: float = 0.0
     execution: Execution = "auto"
     device: str = "cpu"
     processes: int = 1
@@ -62,7 +65,9 @@ class RunConfig:
                 f"{self.processes} processes cannot share {self.workers} workers; "
                 "use --processes at most --workers"
             )
-        if not self.epochs > 0:
+        if not 0 <= self.noise < math.inf:
+            raise UserError(f"the noise of the first models must be 0 or more, got {self.noise:g}")
+        if self.epochs is not None and not self.epochs > 0:
             raise UserError(f"epochs must be above 0, got {self.epochs:g}")
         if self.target is not None and not 0 < self.target <= 1:
             raise UserError(f"target is an accuracy between 0 and 1, got {self.target:g}")
@@ -80,7 +85,7 @@ class RunConfig:
         """A fresh recipe. Raises UserError for an unknown name or option, or a bad value."""
         if self.recipe not in RECIPES:
             raise unknown("recipe", self.recipe, RECIPES)
-        return cast(Recipe, _call(f"recipe {self.recipe}", RECIPES[self.recipe], self.options))
+        return call(f"recipe {self.recipe}", RECIPES[self.recipe], self.options)
 
     def build_optimizer(self) -> OptimizerFactory | None:
         """The local optimizer named by ``optimizer``, or None for the task's own."""
@@ -116,43 +121,6 @@ class RunConfig:
             raise UserError(f"there is no {path}; give the folder of a run") from None
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not a run's configuration: {_one_line(error)}") from None
-
-
-def parse_call(text: str) -> tuple[str, dict[str, Value]]:
-    """``"fda:theta=1,estimator=sketch"`` to its name and options."""
-    name, _, rest = text.partition(":")
-    options: dict[str, Value] = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"{item!r} in {text!r} is not of the form option=value")
-        options[key.strip().replace("-", "_")] = parse_value(value.strip())
-    return name.strip(), options
-
-
-def parse_value(text: str) -> Value:
-    """A number or a truth value where the text is one, else the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _call(what: str, function: Callable[..., Any], options: dict[str, Value]) -> Any:
-    parameters = inspect.signature(function).parameters
-    for name in options:
-        if name not in parameters:
-            raise unknown(f"option of {what}:", name, parameters)
-    try:
-        return function(**options)
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-    except TypeError as error:
-        raise UserError(f"{what}: a value is of the wrong type ({_one_line(error)})") from None
 
 
 def _one_line(error: Exception) -> str:

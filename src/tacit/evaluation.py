@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tacit.tasks.data import Data
 from tacit.tasks.task import Task
 
 #: Test samples in one forward pass.
@@ -24,6 +25,10 @@ class Evaluation:
     whole model or gradient so far. ``bytes``: by kind, sent and received by all workers together.
     ``checks``: (step, estimate, synchronised) of every step since the last evaluation that had an
     estimate or a synchronisation; ``threshold``: what the trigger compares estimates with.
+    On a stream, since the last evaluation: ``rounds``: for every step the workers' losses before
+    it, summed, their wrong answers, and all charged bytes so far; ``drifts``: the steps that began
+    with a new concept. ``conversations``: (step, callers, members, whole) of every average that a
+    coordinator arranged since then.
     ``predicted_seconds``: the virtual clock on the run's link;
     ``step_seconds``: a worker's measured computation for one step.
     """
@@ -41,6 +46,9 @@ class Evaluation:
     predicted_seconds: float | None = None
     threshold: float | None = None
     checks: list[tuple[int, float | None, bool]] = field(default_factory=list)
+    rounds: list[tuple[float, int, int]] = field(default_factory=list)
+    drifts: list[int] = field(default_factory=list)
+    conversations: list[tuple[int, int, int, bool]] = field(default_factory=list)
 
     @property
     def total_bytes(self) -> int:
@@ -54,15 +62,15 @@ class Evaluation:
 
 @torch.no_grad()
 def examine(
-    module: nn.Module, task: Task, samples: range, device: torch.device
+    module: nn.Module, task: Task, test: Data, samples: range, device: torch.device
 ) -> tuple[float, int]:
-    """The summed loss, and the number of correct answers, on these of the task's test samples."""
+    """The summed loss, and the number of correct answers, on these of the test samples."""
     loss, correct = 0.0, 0
     module.eval()
     for start in range(samples.start, samples.stop, _BATCH):
         chunk = np.arange(start, min(start + _BATCH, samples.stop))
-        x, y = (t.to(device) for t in task.test.batch(chunk))
+        x, y = (t.to(device) for t in test.batch(chunk))
         output = module(x)
         loss += float(task.loss(output, y)) * len(chunk)
-        correct += int((output.argmax(dim=-1) == y).sum())
+        correct += int(task.correct(output, y).sum())
     return loss, correct

@@ -18,15 +18,18 @@ from tacit.averaging import ModelAveraging, Travels
 from tacit.errors import unknown
 from tacit.gradients import GradientExchange
 from tacit.optimizers import OptimizerFactory
-from tacit.topologies import Sampled
+from tacit.topologies import Balancing, Drawn, Sampled
+from tacit.topologies.balancing import Weights
 from tacit.triggers import (
     Estimator,
     Every,
     EveryEpochs,
     Exact,
     Linear,
+    LocalCondition,
     ModelVariance,
     Naive,
+    Never,
     Sketch,
 )
 
@@ -101,11 +104,63 @@ def fda(
     return Recipe("fda", averaging=averaging)
 
 
-def fedavg(fraction: float = 1.0, epochs: float = 1.0, lr: float = 0.01) -> Recipe:
+def dynamic_averaging(
+    delta: float,
+    every: int = 10,
+    augmentation: str = "one",
+    counter: bool = True,
+    weights: Weights = "equal",
+    buffers: Travels = "local",
+) -> Recipe:
+    """Dynamic model averaging (Kamp et al. 2018): a worker calls a coordinator when its model is
+    further than ``delta`` from the last common one, ``||w - r||^2 > delta``; the coordinator
+    averages as few models as bring their mean within it.
+
+    ``every``: steps between checks, the paper's b. ``augmentation``: whom the coordinator asks
+    next: ``one`` at random, the ``nearest``, ``double``, ``hedge`` (the published code's), ``all``.
+    ``counter``: everyone, after as many calls as there are workers. ``weights``: ``equal``, or for
+    unequal sampling rates ``rates`` or ``samples`` (see ``Balancing``). Algorithms 1 and 2.
+    """
+    topology = Balancing(augmentation, counter, weights)
+    averaging = ModelAveraging(LocalCondition(delta, every), topology=topology, buffers=buffers)
+    return Recipe("dynamic_averaging", averaging=averaging)
+
+
+def periodic(period: int = 10) -> Recipe:
+    """Periodic averaging on streams (Kamp et al. 2018, sigma_b): average every ``period`` rounds.
+    Local SGD by its other name."""
+    return Recipe("periodic", averaging=ModelAveraging(Every(period)))
+
+
+def continuous() -> Recipe:
+    """Continuous averaging (Kamp et al. 2018, sigma_1): average the models after every round."""
+    return Recipe("continuous", averaging=ModelAveraging(Every(1)))
+
+
+def no_sync() -> Recipe:
+    """Every worker learns alone."""
+    return Recipe("no_sync", averaging=ModelAveraging(Never()))
+
+
+def serial() -> Recipe:
+    """One learner that gets all workers' samples: a step with the mean of their gradients, which
+    costs nothing here. What no method can do better than."""
+    return Recipe("serial", gradients=GradientExchange(charged=False))
+
+
+def fedavg(
+    fraction: float = 1.0, epochs: float = 1.0, lr: float = 0.01, period: int | None = None
+) -> Recipe:
     """FedAvg (McMahan et al. 2017): each round, a sampled ``fraction`` of the workers runs
     ``epochs`` local epochs of SGD; their models are averaged, weighted by their numbers of samples.
     Where these differ, an epoch is the average worker's: all take the same number of steps a round.
+
+    With ``period``, as on streams, which do not wait (Kamp et al. 2018, sigma_{b,C}): everybody
+    trains with the task's optimizer, and every ``period`` steps a sampled part is averaged.
     """
+    if period is not None:
+        averaging = ModelAveraging(Every(period), topology=Drawn(fraction))
+        return Recipe("fedavg", averaging=averaging)
     return _fedopt("fedavg", None, fraction, epochs, lr)
 
 
@@ -179,5 +234,19 @@ def _fedopt(
 #: Every recipe by its name on the command line.
 RECIPES: dict[str, Callable[..., Recipe]] = {
     f.__name__: f
-    for f in (synchronous, local_sgd, fda, fedavg, fedavgm, fedadam, fedadagrad, diloco)
+    for f in (
+        synchronous,
+        local_sgd,
+        fda,
+        dynamic_averaging,
+        fedavg,
+        fedavgm,
+        fedadam,
+        fedadagrad,
+        diloco,
+        continuous,
+        periodic,
+        no_sync,
+        serial,
+    )
 }

@@ -19,6 +19,9 @@ from tacit.runs import RunFolder, RunRecord, read_run
 from tacit.simulate import Simulation
 from tacit.tasks.registry import load
 
+#: Passes over a data set, if nothing else is said.
+_EPOCHS = 10.0
+
 
 class Observer(Protocol):
     """Whoever watches a run: a progress bar, a log."""
@@ -69,6 +72,7 @@ def build(config: RunConfig, fleet: Fleet) -> Simulation:
         partition=config.partition,
         batch_size=config.batch_size,
         order=config.order,
+        noise=config.noise,
         optimizer=config.build_optimizer(),
         execution=config.execution,
         device=device,
@@ -86,7 +90,8 @@ def execute(
     right. With ``resume``, go on from its last checkpoint. Every process of a fleet calls this."""
     fleet = make_fleet(config)
     simulation = build(config, fleet)
-    steps = config.steps or max(1, round(config.epochs * simulation.steps_per_epoch))
+    epochs = config.epochs or (_EPOCHS if simulation.stream is None else 1.0)
+    steps = config.steps or max(1, round(epochs * simulation.steps_per_epoch))
     folder = _agree_on_folder(fleet, open_folder)
     if resume:
         shared, workers = checkpoint.read_folder(folder.checkpoints, fleet.hosted)

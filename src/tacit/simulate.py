@@ -8,6 +8,7 @@ For example::
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,14 +21,20 @@ from tacit.averaging import consensus
 from tacit.errors import UserError
 from tacit.evaluation import Evaluation, examine
 from tacit.fleet import Fleet, Link, predicted_seconds
+from tacit.journal import Journal
 from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
 from tacit.replicas import Replicas
 from tacit.setting import Setting
 from tacit.tasks.batches import Batches, Order
+from tacit.tasks.feed import Feed, ShardFeed, StreamFeed
 from tacit.tasks.partition import partition as split
 from tacit.tasks.task import Task, parameter_groups
 from tacit.training import Execution, LocalTraining
+
+#: Rounds of a stream without end that are run if nothing else is said, and between evaluations.
+_ENDLESS = 2000
+_STREAM_EVERY = 100
 
 
 class Simulation:
@@ -36,6 +43,8 @@ class Simulation:
     ``partition``: how the training data is split, as on the command line (``iid``, ``sorted:0.6``,
     ``label:0``, ``dirichlet:0.5``, ...). ``order``: ``shuffle`` or ``resample``, see ``Batches``.
     ``optimizer``: overrides the task's; a recipe's own comes first. ``link``: of the virtual clock.
+    ``noise``: standard deviation of what is added to every worker's first model, each its own.
+    A task that is a stream gives every worker fresh samples; it is not partitioned.
     Raises UserError where the pieces do not fit, TrainingDiverged when a loss is not finite.
     """
 
@@ -54,11 +63,13 @@ class Simulation:
         execution: Execution = "auto",
         device: torch.device | str = "cpu",
         link: Link | None = None,
+        noise: float = 0.0,
     ) -> None:
         self.task, self.recipe, self.fleet, self.link = task, recipe, fleet, link
         batch_size = batch_size or task.batch_size
         _keep_freed_memory()
-        shards = split(partition, task.train, fleet.size, seed)
+        self.stream = task.stream(fleet.size, batch_size, seed) if task.stream else None
+        feed, samples = self._feed(partition, batch_size, seed, order)
         with rng.scoped(seed, "model"):
             module = task.model()
         self.replicas = Replicas(
@@ -84,33 +95,57 @@ class Simulation:
             self.replicas,
             self.optimizer,
             fleet.hosted,
-            [Batches(shards[k], batch_size, seed, k, order) for k in fleet.hosted],
+            feed,
             seed,
             execution,
             device,
             fleet.deterministic,
+            count=self.stream is not None,
         )
-        #: Steps in which all workers together see as many samples as there are; rarely whole.
+        #: Steps in which all workers together see as many samples as there are; rarely whole. Of a
+        #: stream, all its rounds; of one without end, so many.
         self.steps_per_epoch = len(task.train) / (fleet.size * batch_size)
+        if self.stream is not None:
+            self.steps_per_epoch = float(self.stream.rounds or _ENDLESS)
         self.setting = Setting(
             workers=fleet.size,
             d=self.replicas.d,
             seed=seed,
             steps_per_epoch=self.steps_per_epoch,
             device=torch.device(device),
-            samples=torch.tensor([len(shard) for shard in shards]),
+            samples=torch.tensor(samples),
         )
         if recipe.gradients is not None:
             recipe.gradients.start(fleet, self.replicas, self.setting)
         if averaging is not None:
             averaging.start(fleet, self.replicas, self.optimizer, self.setting)
+        if noise:
+            self._scatter(noise, seed)
         self._everyone = torch.ones(fleet.size, dtype=torch.bool)
         self.steps = 0
         self.synchronisations = 0
         self._compute_seconds = 0.0
         self._seconds = 0.0
-        self._losses = torch.zeros(2, dtype=torch.float64)  # their sum and number
-        self._checks: list[tuple[int, float | None, bool]] = []
+        self.journal = Journal(fleet, self.stream)
+
+    def _feed(self, partition: str, size: int, seed: int, order: Order) -> tuple[Feed, list[int]]:
+        """The batches, and every worker's number of samples (of a stream: in a round)."""
+        fleet, data = self.fleet, self.task.train
+        if self.stream is not None:
+            if partition != "iid":
+                raise UserError(f"{self.task.name} is a stream, which is not partitioned")
+            return StreamFeed(self.stream, fleet.hosted), self.stream.sizes
+        shards = split(partition, data, fleet.size, seed)
+        batches = [Batches(shards[k], size, seed, k, order) for k in fleet.hosted]
+        return ShardFeed(data, batches), [len(shard) for shard in shards]
+
+    def _scatter(self, noise: float, seed: int) -> None:
+        """Every worker starts somewhere else, around the first reference."""
+        if not 0 <= noise < math.inf:
+            raise UserError(f"the noise of the first models must be 0 or more, got {noise:g}")
+        for row, worker in zip(self.replicas.parameters, self.fleet.hosted, strict=True):
+            stream = rng.torch_stream(seed, "first model", worker)
+            row += noise * torch.randn(len(row), generator=stream).to(row.device)
 
     # -- the loop
 
@@ -120,9 +155,9 @@ class Simulation:
         evaluate_every: int | None = None,
         on_step: Callable[[], None] | None = None,
     ) -> Iterator[Evaluation]:
-        """Train up to step ``steps``, yielding an evaluation after each epoch (or
-        ``evaluate_every`` steps) and at the end. ``on_step`` is called after each step and
-        its evaluation: checkpoints belong there."""
+        """Train up to step ``steps``, yielding an evaluation after each epoch (of a stream, 100
+        rounds; or ``evaluate_every`` steps) and at the end. ``on_step`` is called after each step
+        and its evaluation: checkpoints belong there."""
         if evaluate_every is not None and evaluate_every < 1:
             raise UserError(f"evaluate_every must be at least 1 step, got {evaluate_every}")
         while self.steps < steps:
@@ -153,10 +188,7 @@ class Simulation:
 
         synchronised = fired or recipe.gradients is not None
         self.synchronisations += synchronised
-        self._losses += torch.tensor([float(losses.sum()), len(active)], dtype=torch.float64)
-        estimate = recipe.averaging.estimate if recipe.averaging is not None else None
-        if recipe.averaging is not None and (fired or estimate is not None):
-            self._checks.append((self.steps, estimate, fired))
+        self.journal.note(self.steps, losses, self.training.mistakes, recipe.averaging, fired)
         computed = (backward - began) + (stepped - exchanged)
         self._compute_seconds += computed / max(1, len(active))
         self._seconds += time.perf_counter() - began
@@ -165,6 +197,8 @@ class Simulation:
     def _due(self, every: int | None) -> bool:
         if every is not None:
             return self.steps % every == 0
+        if self.stream is not None:
+            return self.steps % _STREAM_EVERY == 0
         # epochs are rarely whole numbers of steps: the remainder carries over
         epoch = self.steps_per_epoch
         return int(self.steps / epoch) > int((self.steps - 1) / epoch)
@@ -183,10 +217,11 @@ class Simulation:
     def evaluate(self) -> Evaluation:
         """Test the consensus model. Every process tests a part of the test data."""
         module = self.replicas.show(*self.consensus())
-        count, hosted, size = len(self.task.test), self.fleet.hosted, self.fleet.size
+        test = self.task.test if self.stream is None else self.stream.test(max(0, self.steps - 1))
+        count, hosted, size = len(test), self.fleet.hosted, self.fleet.size
         mine = range(count * hosted.start // size, count * hosted.stop // size)
-        tested = examine(module, self.task, mine, self.training.device)
-        sums = torch.tensor([*tested, *self._losses], dtype=torch.float64)
+        tested = examine(module, self.task, test, mine, self.training.device)
+        sums = torch.tensor([*tested, *self.journal.losses], dtype=torch.float64)
         loss, correct, train_loss, batches = self.fleet.total(sums).tolist()
         step_seconds = self._compute_seconds / max(1, self.steps)
         averaging = self.recipe.averaging
@@ -207,10 +242,12 @@ class Simulation:
                 else None
             ),
             threshold=averaging.trigger.threshold if averaging is not None else None,
-            checks=self._checks,
+            checks=self.journal.checks,
+            rounds=self.journal.rounds(),
+            drifts=self.journal.drifts(self.steps),
+            conversations=self.journal.conversations,
         )
-        self._losses.zero_()
-        self._checks = []
+        self.journal.begin(self.steps)
         return evaluation
 
     # -- state
@@ -223,8 +260,7 @@ class Simulation:
             "synchronisations": self.synchronisations,
             "seconds": self._seconds,
             "compute_seconds": self._compute_seconds,
-            "losses": self.fleet.total(self._losses),
-            "checks": [list(check) for check in self._checks],
+            "journal": self.journal.state_dict(),
             "ledger": self.fleet.ledger.state_dict(),
             "averaging": averaging.state_dict() if averaging is not None else None,
         }
@@ -246,9 +282,7 @@ class Simulation:
         self.synchronisations = shared["synchronisations"]
         self._seconds = shared["seconds"]
         self._compute_seconds = shared["compute_seconds"]
-        # a sum over processes: one of them goes on with it
-        self._losses = shared["losses"].clone() if self.fleet.leader else self._losses.zero_()
-        self._checks = [(step, estimate, bool(fired)) for step, estimate, fired in shared["checks"]]
+        self.journal.load_state_dict(shared["journal"])
         self.fleet.ledger.load_state_dict(shared["ledger"])
         if self.recipe.averaging is not None:
             self.recipe.averaging.load_state_dict(shared["averaging"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from tacit.errors import TrainingDiverged, UserError
 from tacit.optimizers import LocalOptimizer
 from tacit.replicas import Replicas
 from tacit.stacked import ELEMENTWISE, stacked_losses
-from tacit.tasks.batches import Batches
+from tacit.tasks.feed import Feed
 from tacit.tasks.task import Task
 
 Execution = Literal["auto", "loop", "batched"]
@@ -27,7 +26,8 @@ _BATCHABLE = {nn.Sequential, nn.Linear, nn.Flatten, nn.LayerNorm, nn.LogSoftmax,
 class LocalTraining:
     """The local half of a step.
 
-    ``shards``: the batches of each hosted worker. ``execution``: ``batched`` runs one pass for all
+    ``feed``: the hosted workers' batches. ``count``: keep the number of wrong answers to each
+    batch, before the step, in :attr:`mistakes`. ``execution``: ``batched`` runs one pass for all
     workers, ``loop`` one pass a worker; ``auto`` chooses (see :func:`batchable`). Both
     give the same gradients up to rounding; the loop gives the same bits whichever workers are
     hosted here, the batched pass need not. In the loop, each worker's dropout draws from its own
@@ -40,17 +40,21 @@ class LocalTraining:
         replicas: Replicas,
         optimizer: LocalOptimizer,
         workers: Sequence[int],
-        shards: Sequence[Batches],
+        feed: Feed,
         seed: int,
         execution: Execution = "auto",
         device: torch.device | str = "cpu",
         deterministic: bool = False,
+        count: bool = False,
     ) -> None:
         self.task = task
         self.replicas = replicas
         self.optimizer = optimizer
         self.workers = workers
-        self.shards = shards
+        self.feed = feed
+        self.count = count
+        #: Wrong answers of the last pass, all active workers together.
+        self.mistakes = 0
         self.seed = seed
         self.device = torch.device(device)
         self.batched = self._choose(execution, deterministic)
@@ -65,6 +69,7 @@ class LocalTraining:
         Raises TrainingDiverged, naming the worker and the step, when a loss is not finite.
         """
         self.replicas.module.train()
+        self.mistakes = 0
         if self.batched and len(active) == len(self.workers):
             losses = self._batched_pass()
         else:
@@ -96,7 +101,9 @@ class LocalTraining:
         module = self.replicas.bind(row)
         stream = rng.derive(self.seed, "training", self.workers[row], draw)
         rng.seed_default(stream, self._random_devices)
-        loss = self.task.loss(module(x), y)
+        output = module(x)
+        loss = self.task.loss(output, y)
+        self._judge(output, y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.replicas.collect(row)
         return loss.detach()
@@ -105,17 +112,27 @@ class LocalTraining:
         """The last pass of a worker, again: for optimizers that evaluate the loss by themselves."""
 
         def again() -> Tensor:
+            # mistakes are counted before the step; this pass is a part of it
+            counting, self.count = self.count, False
             self.replicas.gradients[row].zero_()
             with torch.random.fork_rng(devices=self._random_devices), torch.enable_grad():
-                return self._pass(row, self.draws[row] - 1)
+                loss = self._pass(row, self.draws[row] - 1)
+            self.count = counting
+            return loss
 
         return again
+
+    def _judge(self, output: Tensor, y: Tensor) -> None:
+        if self.count:
+            right = self.task.correct(output.detach(), y)
+            self.mistakes += right.numel() - int(right.sum())
 
     def _batched_pass(self) -> Tensor:
         rows = list(range(len(self.workers)))
         x, y = self._batch(rows, self.draws)
         x, y = (t.reshape(len(rows), -1, *t.shape[1:]) for t in (x, y))
-        losses = stacked_losses(self.replicas.module, self.task.loss, self._stacked, x, y)
+        losses, outputs = stacked_losses(self.replicas.module, self.task.loss, self._stacked, x, y)
+        self._judge(outputs.flatten(0, 1), y.flatten(0, 1))
         # The workers' losses do not depend on each other's parameters: the gradient of the sum
         # holds every worker's own gradient.
         gradients = torch.autograd.grad(
@@ -126,8 +143,7 @@ class LocalTraining:
         return losses.detach()
 
     def _batch(self, rows: list[int], draws: list[int]) -> tuple[Tensor, Tensor]:
-        drawn = [self.shards[row].at(draw) for row, draw in zip(rows, draws, strict=True)]
-        x, y = self.task.train.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
+        x, y = self.feed.take(rows, draws)
         return x.to(self.device), y.to(self.device)
 
     def _choose(self, execution: Execution, deterministic: bool) -> bool:
@@ -136,10 +152,12 @@ class LocalTraining:
         if execution == "batched" and deterministic:
             raise UserError("a deterministic run needs execution loop: see LocalTraining")
         if execution == "auto":
-            many = len(self.workers) > 1
+            many = len(self.workers) > 1 and self.feed.even
             return many and not deterministic and batchable(self.replicas.module)
         if execution == "batched":
             _check_batched(self.replicas.module)
+            if not self.feed.even:
+                raise UserError("execution='batched' needs batches of one size; use 'auto'")
         return execution == "batched"
 
 

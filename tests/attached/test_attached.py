@@ -8,7 +8,18 @@ import torch
 from helpers import situations
 from helpers.spawn import run_processes
 
-ALL = ["synchronous", "local_sgd", "local_sgd-overlap", "fda", "fda-late", "fda-averaged", "diloco"]
+ALL = [
+    "synchronous",
+    "local_sgd",
+    "local_sgd-overlap",
+    "fda",
+    "fda-late",
+    "fda-averaged",
+    "dynamic",
+    "dynamic-samples",
+    "no_sync",
+    "diloco",
+]
 
 
 def same(results, key="finished"):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from helpers import quarrels
-from helpers.spawn import run_survivors
+from helpers.spawn import run_processes, run_survivors
 from tacit import checkpoint
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["dies", "hangs"])
-@pytest.mark.parametrize("recipe", ["synchronous", "fda", "fda-averaged"])
+@pytest.mark.parametrize("recipe", ["synchronous", "fda", "fda-averaged", "dynamic"])
 def test_the_others_stop_in_time_name_the_rank_and_leave_a_checkpoint(recipe, how, tmp_path):
     results = run_survivors(quarrels.lose, 3, 3, recipe, how, str(tmp_path), timeout=60)
     assert results[1] is None
@@ -26,3 +26,11 @@ def test_the_others_stop_in_time_name_the_rank_and_leave_a_checkpoint(recipe, ho
     assert shared["steps"] in range(5, 10)
     own = checkpoint.load(files[0])["model"]["parameters"]
     assert torch.equal(own, results[0]["own"])
+
+
+def test_a_model_that_is_not_finite_is_named_to_everybody():
+    """Worker 1's loss overflows; the coordinator, beside worker 0, refuses its model."""
+    results = run_processes(quarrels.poison, 3, 3, "dynamic")
+    for said in results:
+        assert "worker 1 sent a model that is not finite at step 4" in said
+        assert "\n" not in said

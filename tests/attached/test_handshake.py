@@ -37,8 +37,9 @@ def test_equal_workers_are_accepted():
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_is_described_with_its_options(name):
-    described = handshake.describe(recipes.RECIPES[name]())
-    assert described == handshake.describe(recipes.RECIPES[name]())
+    options = {"delta": 1.0} if name == "dynamic_averaging" else {}
+    described = handshake.describe(recipes.RECIPES[name](**options))
+    assert described == handshake.describe(recipes.RECIPES[name](**options))
     assert described["name"] == name
 
 

@@ -27,6 +27,8 @@ def refused(_: int, case: str) -> tuple[str, bool]:
             module.requires_grad_(False)
         case "sampling":
             recipe = tacit.fedavg(fraction=0.5)
+        case "serial":
+            recipe = tacit.serial()
         case "epochs":
             recipe = tacit.fedavg()
         case "used":
@@ -62,6 +64,7 @@ def refused(_: int, case: str) -> tuple[str, bool]:
         ("half precision", "weight is torch.float16; parameters must be float32"),
         ("nothing to train", "no parameters that require a gradient"),
         ("sampling", "use fraction=1"),
+        ("serial", "stands for one learner that has everybody's data"),
         ("epochs", "averages every few epochs; say how many steps one has"),
         ("used", "this fda recipe belongs to another run"),
         ("twice", "attached already"),

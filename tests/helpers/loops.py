@@ -30,6 +30,11 @@ RECIPES: dict[str, Callable[[], tacit.Recipe]] = {
     "fda-averaged": lambda: tacit.fda(
         2e-3, lag=1, overlap=2, buffers="average", optimizer_state="average"
     ),
+    "dynamic": lambda: tacit.dynamic_averaging(4e-3, every=2),
+    "dynamic-samples": lambda: tacit.dynamic_averaging(
+        4e-3, every=1, augmentation="nearest", weights="samples", buffers="average"
+    ),
+    "no_sync": tacit.no_sync,
     "diloco": lambda: tacit.diloco(5),
     "diloco-overlap": lambda: tacit.diloco(5, overlap=3),
     "fedavgm": tacit.fedavgm,

@@ -139,3 +139,23 @@ def lose(
     except PeerLost as error:
         return {"error": str(error), "seconds": time.monotonic() - last, "own": vector(module)}
     return None
+
+
+def poison(worker: int, workers: int, recipe: str) -> str:
+    """Worker 1's model becomes NaN at step 3, after a check; what everybody is told."""
+    task = conv_task()
+    module = model_of(task)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    shard = batches(task, worker, workers)
+    sync = tacit.attach(module, optimizer, RECIPES[recipe]())
+    try:
+        while sync.steps < 30:
+            x, y = task.train.batch(shard.at(sync.steps))
+            loss = task.loss(module(x), y)
+            (loss * torch.nan if worker == 1 and sync.steps == 2 else loss).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    except PeerError as error:
+        sync.detach()
+        return str(error)
+    return "nothing"

@@ -9,7 +9,8 @@ from torch import nn
 
 from tacit.rng import scoped
 from tacit.tasks.models import MODELS, LeNet5
-from tacit.tasks.models.initialise import glorot_uniform, he_normal
+from tacit.tasks.models.initialise import glorot_normal, glorot_uniform, he_normal
+from tacit.tasks.task import binary_loss
 
 CASES = {
     "mlp": (4_810, (64,)),
@@ -17,6 +18,8 @@ CASES = {
     "vgg16": (2_592_202, (1, 28, 28)),
     "densenet121": (6_964_106, (3, 32, 32)),
     "densenet201": (18_112_138, (3, 32, 32)),
+    "kamp-cnn": (21_840, (1, 28, 28)),
+    "kamp-mlp": (7_601, (150,)),
 }
 
 
@@ -35,15 +38,19 @@ def test_sizes_and_gradients(name: str) -> None:
     model = build(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     logits = model(torch.rand(4, *shape))
-    assert logits.shape == (4, 10)
-    F.cross_entropy(logits, torch.arange(4)).backward()
+    if name == "kamp-mlp":
+        assert logits.shape == (4, 1)
+        binary_loss(logits, torch.arange(4) % 2).backward()
+    else:
+        assert logits.shape == (4, 10)
+        F.cross_entropy(logits, torch.arange(4)).backward()
     for parameter in model.parameters():
         assert parameter.is_contiguous()
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "vgg16", "densenet121"])
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "vgg16", "densenet121", "kamp-cnn", "kamp-mlp"])
 def test_initial_weights_come_from_the_default_generator(name: str) -> None:
     one, same = build(name), build(name)
     for first, second in zip(one.parameters(), same.parameters(), strict=True):
@@ -131,6 +138,37 @@ def test_glorot_uniform_has_keras_bounds() -> None:
         assert layer.weight.abs().max() > 0.99 * bound
         assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
         assert (layer.bias == 0).all()
+
+
+def test_glorot_normal_has_its_variance_and_is_not_cut() -> None:
+    layers = nn.Sequential(nn.Conv2d(8, 16, 5), nn.Linear(300, 200))
+    with scoped(0, "init"):
+        glorot_normal(layers)
+    for layer, fans in zip(layers, ((8 + 16) * 25, 500), strict=True):
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fans), rel=0.05)
+        assert layer.weight.abs().max() > 3 * math.sqrt(2 / fans)
+        assert (layer.bias == 0).all()
+
+
+def test_kamp_cnn_is_the_network_of_the_example_and_drops_whole_channels() -> None:
+    model = build("kamp-cnn").eval()
+    conv1, conv2 = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    hidden, last = (m for m in model.modules() if isinstance(m, nn.Linear))
+    with scoped(0, "input"):
+        images = torch.rand(8, 1, 28, 28)
+    x = F.relu(F.max_pool2d(conv1(images), 2))
+    x = F.relu(F.max_pool2d(conv2(x), 2))
+    expected = last(F.relu(hidden(x.flatten(1))))
+    torch.testing.assert_close(model(images), expected)
+    dropped = []
+    channels = next(m for m in model.modules() if isinstance(m, nn.Dropout2d))
+    channels.register_forward_hook(lambda _, __, output: dropped.append(output))
+    model.train()
+    with scoped(0, "dropout"):
+        model(images)
+    empty = (dropped[0] == 0).flatten(2)
+    assert (empty.all(dim=2) == empty.any(dim=2)).all()
+    assert 0.3 < empty.all(dim=2).float().mean() < 0.7
 
 
 def test_he_normal_is_cut_and_keeps_its_variance() -> None:

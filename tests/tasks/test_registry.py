@@ -12,14 +12,16 @@ from tacit.rng import scoped
 from tacit.tasks import registry
 from tacit.tasks.data import TensorData
 from tacit.tasks.digits import stratified_choice
-from tacit.tasks.registry import TASKS, TRAINING, load
+from tacit.tasks.registry import TASKS, TRAINING, find, load
+from tacit.tasks.streams import Stream
 from tacit.tasks.task import Task, parameter_groups
 
 
 @pytest.fixture
 def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """MNIST and CIFAR-10 replaced by a few random images, so every task loads at once."""
-    for name, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
+    shapes = {"mnist": (1, 28, 28), "mnist-stream": (1, 28, 28), "cifar10": (3, 32, 32)}
+    for name, shape in shapes.items():
         part = TensorData(torch.rand(4, *shape), torch.arange(4))
         small = TASKS[name]._replace(load=lambda data, part=part: (part, part))
         monkeypatch.setitem(TASKS, name, small)
@@ -149,6 +151,95 @@ def test_unknown_names_suggest_the_nearest() -> None:
         load("mnist", model="lenet")
     with pytest.raises(UserError, match=r"for task 'digits'.*choose from mlp"):
         load("digits", model="densenet121")
+
+
+STREAMS = [name for name, source in TASKS.items() if source.stream is not None]
+
+
+def test_plain_tasks_have_no_stream_and_take_no_options() -> None:
+    assert load("digits").stream is None
+    for name in ("digits:drift=1", "digits:"):
+        with pytest.raises(UserError, match=f"'digits' takes no options, but got '{name}'"):
+            load(name)
+
+
+@pytest.mark.usefixtures("small_images")
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_take_options(name: str) -> None:
+    task = load(f"{name}:at=2/4,rates=1/2")
+    assert task.stream is not None
+    assert task.name == f"{name}:at=2/4,rates=1/2"
+    stream = task.stream(3, 1, 0)
+    assert stream.sizes == [1, 2, 1]
+    assert stream.drifts(0, 10) == [2, 4]
+    with pytest.raises(UserError, match=rf"option of task {name}: 'driff'; did you mean 'drift'"):
+        load(f"{name}:driff=0.1")
+    with pytest.raises(UserError, match=f"task {name}: drift must be a number between 0 and 1"):
+        load(f"{name}:drift=2")
+
+
+@pytest.mark.usefixtures("small_images")
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_train_by_plain_sgd_on_batches_of_ten(name: str) -> None:
+    task = load(name)
+    assert task.batch_size == 10
+    sgd = task.optimizer(parameter_groups(task, task.model()))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"]) == (0.1, 0)
+
+
+def test_options_reach_the_stream() -> None:
+    def stream(name: str) -> Stream:
+        factory = load(name).stream
+        assert factory is not None
+        return factory(2, 10, 0)
+
+    swapped = stream("digits-stream:kind=swap,at=3")
+    labels = (swapped.test(2).labels, swapped.test(3).labels)
+    assert labels[0] is not None
+    assert 0.7 < (labels[0] == labels[1]).float().mean() < 0.9
+    assert swapped.rounds == 143
+    assert stream("separator").rounds is None
+    assert stream("graphical:local=true,drift=1").drifts(0, 9) == []
+    easy = stream("graphical:q-low=0.4,q-high=0.45,rho-low=0.4,rho-high=0.45")
+    assert easy.oracle(0, 0) < 0.05  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"task graphical: q_low is 0.4, above q_high"):
+        load("graphical:q_low=0.4")
+
+
+def test_generated_tasks_have_samples_to_look_at() -> None:
+    for name in ("graphical", "separator"):
+        task = load(name)
+        assert len(task.train) == len(task.test) == 2000
+        assert not torch.equal(task.train.batch(np.arange(9))[0], task.test.batch(np.arange(9))[0])
+        with pytest.raises(UserError, match="makes its own samples; leave out the data folder"):
+            load(name, data="anywhere")
+
+
+def test_streams_can_be_learnt() -> None:
+    """One worker with large batches: well above chance after 100 rounds."""
+    for name in ("graphical:drift=0", "separator:noise=0,drift=0", "digits-stream"):
+        task = load(name)
+        assert task.stream is not None
+        stream = task.stream(1, 14, 0) if name == "digits-stream" else task.stream(1, 100, 0)
+        with scoped(0, "model"):
+            model = task.model()
+        optimizer = task.optimizer(parameter_groups(task, model))
+        for round in range(100):
+            inputs, targets = stream.batch(0, round)
+            optimizer.zero_grad()
+            task.loss(model(inputs), targets).backward()
+            optimizer.step()
+        test = stream.test(99)
+        inputs, targets = test.batch(np.arange(len(test)))
+        assert task.correct(model(inputs), targets).float().mean() > 0.75
+
+
+def test_find_looks_at_the_name_alone() -> None:
+    for name, source in TASKS.items():
+        assert find(name) is find(f"{name}:at=5,what=ever") is source
+    with pytest.raises(UserError, match="did you mean 'graphical'"):
+        find("grafical:drift=0")
 
 
 def test_digits_take_no_folder() -> None:

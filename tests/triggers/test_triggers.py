@@ -16,8 +16,10 @@ from tacit.triggers import (
     EveryEpochs,
     Exact,
     Linear,
+    LocalCondition,
     ModelVariance,
     Naive,
+    Never,
     Sketch,
     Trigger,
 )
@@ -27,6 +29,9 @@ TRIGGERS: dict[str, Callable[[], Trigger]] = {
     "every 3 steps": lambda: Every(3),
     "every epoch": lambda: EveryEpochs(1.0),
     "every half epoch": lambda: EveryEpochs(0.5),
+    "never": lambda: Never(),
+    "local condition": lambda: LocalCondition(0.5, every=1),
+    "local condition every 3": lambda: LocalCondition(0.5, every=3),
     "exact": lambda: ModelVariance(0.5, Exact()),
     "naive": lambda: ModelVariance(0.5, Naive()),
     "linear": lambda: ModelVariance(0.5, Linear()),
@@ -52,13 +57,19 @@ def models(step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return reference + torch.randn(K, D, generator=draw), reference
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("name", sorted(TRIGGERS.keys() - {"never"}))
 def test_is_due_now_and_then(name):
     trigger = started(name)
     due = [step for step in range(1, 25) if trigger.due(step)]
     assert due
     gaps = {after - before for before, after in zip([0, *due], due, strict=False)}
     assert len(gaps) == 1  # regular, from step 0 on
+
+
+def test_never_is_never_due():
+    trigger = started("never")
+    assert not any(trigger.due(step) for step in range(1, 100))
+    assert trigger.next_due(10**9) > 10**12
 
 
 @pytest.mark.parametrize("name", COUNTING)
@@ -99,6 +110,10 @@ def test_a_workers_state_does_not_depend_on_who_is_hosted_beside_it(name):
 @pytest.mark.parametrize("name", MONITORING)
 def test_fires_above_the_threshold_alone(name):
     trigger = started(name)
+    if trigger.threshold is None:  # of flags: anybody's will do
+        assert trigger.fires(1e-6)
+        assert not trigger.fires(0.0)
+        return
     assert trigger.threshold == 0.5
     assert not trigger.fires(0.5)
     assert trigger.fires(0.5000001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from tacit.fleet import Fleet, Kind, Pending, Ready
@@ -25,6 +26,10 @@ class Aggregator(ABC):
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """``(n, d) -> (d,)``."""
 
+    def running(self) -> Running:
+        """The combination of rows that come a few at a time."""
+        return Running(self)
+
     def combine(self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor) -> Tensor:
         """The combination of the participants' rows, in every process.
 
@@ -42,3 +47,22 @@ class Aggregator(ABC):
         """
         del overlap
         return Ready(self(fleet.gather_rows(rows, kind)[participants.to(rows.device)]))
+
+
+class Running:
+    """A combination of rows that come a few at a time; here from all of them, every time."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._rows: list[Tensor] = []
+        self._weights: list[Tensor] = []
+
+    def add(self, rows: Tensor, weights: Tensor) -> None:
+        """``rows``: ``(n, d)``; ``weights``: ``(n,)``."""
+        self._rows.append(rows)
+        self._weights.append(weights)
+
+    @property
+    def value(self) -> Tensor:
+        """The combination of what has come, ``(d,)``."""
+        return self._aggregator(torch.cat(self._rows), torch.cat(self._weights))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tacit.aggregators.base import Aggregator
+from tacit.aggregators.base import Aggregator, Running
 from tacit.fleet import Fleet, Kind, Pending
 from tacit.fleet.fleet import weighted_sum
 from tacit.setting import Setting
@@ -17,6 +17,9 @@ class Mean(Aggregator):
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights
         return weighted_sum(rows, weights / weights.sum())
+
+    def running(self) -> Running:
+        return _RunningMean(self)
 
     def combine_later(
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
@@ -38,3 +41,23 @@ class WeightedMean(Mean):
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
     ) -> Pending:
         return fleet.mean_later(rows, kind, self.samples * participants, overlap)
+
+
+class _RunningMean(Running):
+    """Keeps the sum."""
+
+    _sum: Tensor | None = None
+    _weight = 0.0
+
+    def add(self, rows: Tensor, weights: Tensor) -> None:
+        added = weights.to(rows) @ rows
+        self._sum = added if self._sum is None else self._sum.add_(added)
+        self._weight += float(weights.sum())
+        self._value: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        if self._value is None:
+            assert self._sum is not None, "add() comes first"
+            self._value = self._sum / self._weight
+        return self._value

@@ -144,6 +144,11 @@ def _check(
         raise UserError(
             f"{recipe.name} exchanges gradients; with islands use a recipe that averages models"
         )
+    if recipe.gradients is not None and not recipe.gradients.charged:
+        raise UserError(
+            f"{recipe.name} stands for one learner that has everybody's data, to compare with in "
+            "a simulation; use synchronous"
+        )
     own_exchange = recipe.gradients is not None or island is not None
     if own_exchange and isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")

@@ -68,8 +68,8 @@ class Steps:
         self.fleet.gave = False
         arrived = self.averaging.step(self.count)
         self.fleet.owes &= not self.fleet.gave
-        if arrived:
-            self.synchronisations += 1
+        self.synchronisations += arrived
+        if arrived or self.averaging.settled is not None:
             self.flat.write()
             if averages_buffers:
                 self.flat.write_buffers()

@@ -10,7 +10,8 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = [
-    click.option("--task", default="digits", show_default=True, help="What to learn; see `list`."),
+    click.option("--task", default="digits", show_default=True,
+                 help="What to learn, like mnist or graphical:at=500; see `list`."),
     click.option("--model", help="The model, where the task has several."),
     click.option("--data", metavar="DIR", help="Folder of parquet files (or set TACIT_DATA)."),
     click.option("--workers", "-k", type=int, help="K, the number of workers.  [default: 4]"),
@@ -18,14 +19,16 @@ _OPTIONS = [
                  help="iid, sorted:0.6, label:0, shards:2, dirichlet:0.5, dirichlet-classes:1."),
     click.option("--seed", default=0, show_default=True, help="Same seed, same run."),
     click.option("--steps", type=int, help="Local steps of each worker; goes before --epochs."),
-    click.option("--epochs", type=float, default=10.0, show_default=True,
-                 help="Passes over the data, all workers together."),
+    click.option("--epochs", type=float,
+                 help="Passes over the data, all workers together.  [default: 10; a stream: 1]"),
     click.option("--target", type=float, metavar="ACC", help="Accuracy to reach, like 0.95."),
     click.option("--stop-at-target", is_flag=True, help="End a run that has reached the target."),
     click.option("--batch-size", type=int, help="Samples of a worker's step."),
     click.option("--order", type=click.Choice(["shuffle", "resample"]), default="shuffle",
                  show_default=True, help="Reshuffled passes, or each batch drawn afresh."),
     click.option("--optimizer", metavar="SPEC", help="Local optimizer, like adam:lr=0.001."),
+    click.option("--noise", type=float, default=0.0, show_default=True,
+                 help="Standard deviation around the common first model."),
     click.option("--execution", type=click.Choice(["auto", "loop", "batched"]), default="auto",
                  show_default=True, help="One pass a worker, or one for all hosted workers."),
     click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),

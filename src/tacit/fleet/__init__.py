@@ -7,6 +7,7 @@ from tacit.fleet.ledger import CHARGED, KINDS, Event, Kind, Ledger
 from tacit.fleet.link import Link, predicted_seconds
 from tacit.fleet.local import LocalFleet
 from tacit.fleet.process_group import ProcessGroupFleet
+from tacit.fleet.star import Settled, Star
 
 __all__ = [
     "CHARGED",
@@ -22,6 +23,8 @@ __all__ = [
     "Pending",
     "ProcessGroupFleet",
     "Ready",
+    "Settled",
+    "Star",
     "layout",
     "predicted_seconds",
 ]

@@ -12,6 +12,7 @@ from tacit.errors import PeerError
 from tacit.fleet.fleet import Pending, Ready
 from tacit.fleet.ledger import Kind
 from tacit.fleet.process_group import ProcessGroupFleet
+from tacit.fleet.star import Lead, Settled, reports
 
 #: What workers may meet for, the most urgent first.
 Purpose = Literal["save", "look", "finish"]
@@ -115,6 +116,16 @@ class AttendedFleet(ProcessGroupFleet):
         row = whole[:width]
         # where all take part the shares add up to 1, but for rounding
         return row if present == self.size or weight == 0 else row / weight
+
+    def _reports(self, rows: Tensor, calls: Tensor, weights: Tensor) -> Tensor:
+        there = self.purpose is None
+        return reports(rows, calls & there, weights, present=there or self.owes)
+
+    def coordinate(self, rows: Tensor, calls: Tensor, weights: Tensor, lead: Lead) -> Settled:
+        settled = super().coordinate(rows, calls, weights, lead)
+        # a part's average is not in the reference: its members still hold what nobody else has
+        self.gave |= settled.whole
+        return settled
 
     def roll_call(self) -> None:
         self.mean(torch.zeros(1, 0, device=self.device), "control")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tacit.errors import UserError
 from tacit.fleet.ledger import Kind, Ledger
+from tacit.fleet.star import Lead, Settled, charge, reports
 
 #: Columns summed (and, by the deterministic reduction, gathered) at a time.
 _CHUNK = 1 << 20
@@ -124,6 +125,21 @@ class Fleet(ABC):
         self.ledger.broadcast(kind, row.numel() * row.element_size(), source=0)
         return self._broadcast(row)
 
+    def coordinate(self, rows: Tensor, calls: Tensor, weights: Tensor, lead: Lead) -> Settled:
+        """One conversation with the coordinator (see ``tacit.fleet.star``); charged as *model*.
+
+        ``rows``: ``(L, n)``; ``calls``: ``(L,)`` bool, the hosted workers that call; ``weights``:
+        ``(L,)``. ``lead`` runs in the coordinator's process alone. Raises PeerError where rows do
+        not fit.
+        """
+        self._check_rows(rows)
+        settled = self._converse(rows, self._reports(rows, calls, weights), lead)
+        charge(self.ledger, settled, _row_bytes(rows))
+        return settled
+
+    def _reports(self, rows: Tensor, calls: Tensor, weights: Tensor) -> Tensor:
+        return reports(rows, calls, weights)
+
     def roll_call(self) -> None:  # noqa: B027
         """Called before models travel on a decision that no message of this step carried: see
         ``AttendedFleet``. Where all workers keep step by themselves there is nothing to do."""
@@ -152,6 +168,9 @@ class Fleet(ABC):
 
     @abstractmethod
     def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]: ...
+
+    @abstractmethod
+    def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled: ...
 
     # -- shared pieces
 

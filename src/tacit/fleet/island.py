@@ -10,6 +10,7 @@ from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Pending
 from tacit.fleet.ledger import SMALL_MESSAGE
 from tacit.fleet.process_group import all_gather, broadcast_from_first
+from tacit.fleet.star import Lead, Settled
 
 
 class IslandFleet(AttendedFleet):
@@ -53,6 +54,27 @@ class IslandFleet(AttendedFleet):
         with self._waiting():
             broadcast_from_first(value, self.island)
         return value
+
+    def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+        """The islands' first processes talk with the coordinator, and tell the others."""
+        said = torch.zeros(2 * self.size + 3, dtype=torch.int64, device=self.device)
+        settled = None
+        if self.place == 0:
+            settled = super()._converse(rows, reports, lead)
+            got = settled.combination is not None
+            said = torch.cat(
+                [
+                    torch.from_numpy(settled.callers).long(),
+                    torch.from_numpy(settled.members).long(),
+                    torch.tensor([settled.whole, settled.waves, got]),
+                ]
+            ).to(self.device)
+        told = self._tell(said).cpu()
+        callers, members = told[: self.size].numpy() > 0, told[self.size : -3].numpy() > 0
+        whole, waves, got = told[-3:].tolist()
+        own = None if settled is None else settled.combination
+        combination = self._tell(own if own is not None else rows[0].clone()) if got else None
+        return Settled(callers, members, bool(whole), waves, combination)
 
     def _sum_later(self, partial: Tensor) -> Pending:
         small = partial.numel() * partial.element_size() <= SMALL_MESSAGE

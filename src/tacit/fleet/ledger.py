@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["model", "gradient", "monitoring", "control", "evaluation"]
-Operation = Literal["reduce", "gather", "broadcast"]
+Operation = Literal["reduce", "gather", "broadcast", "upload", "download"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -34,7 +34,8 @@ class Event(NamedTuple):
 
     ``payload``: for a reduce, the bytes each participant contributes (and gets back); for a
     gather, the bytes all participants contribute together (and each gets back); for a broadcast,
-    the bytes one participant gives to the others.
+    the bytes one participant gives to the others; for an upload or a download, the bytes between
+    the coordinator and each participant.
     ``overlap``: the operation ran beside the computation of so many steps; 0: everybody waited.
     """
 
@@ -90,6 +91,16 @@ class Ledger:
         self._received[kind] += payload
         self._received[kind][source] -= payload
         self._append(kind, "broadcast", payload, self.workers)
+
+    def upload(self, kind: Kind, payload: int, participants: npt.NDArray[np.bool_]) -> None:
+        """Each participant sends ``payload`` bytes to the coordinator."""
+        self._sent[kind][participants] += payload
+        self._append(kind, "upload", payload, int(participants.sum()))
+
+    def download(self, kind: Kind, payload: int, participants: npt.NDArray[np.bool_]) -> None:
+        """Each participant gets ``payload`` bytes from the coordinator."""
+        self._received[kind][participants] += payload
+        self._append(kind, "download", payload, int(participants.sum()))
 
     def _append(
         self, kind: Kind, operation: Operation, payload: int, participants: int, overlap: int = 0
@@ -163,11 +174,12 @@ class Ledger:
         return int((self.column("kind") == KINDS.index(kind)).sum())
 
     def ring_bytes(self, kind: Kind | None = None) -> int:
-        """Bytes all workers together put on the wire where there is no coordinator.
+        """Bytes put on the wire altogether, where the collectives have no coordinator.
 
         A reduction of at most ``SMALL_MESSAGE`` bytes goes straight to every peer. A larger one of
         ``b`` bytes runs on a ring: each of ``n`` workers sends ``2 (n-1)/n b``. In an all-gather
-        each forwards all messages but one; a broadcast reaches each of the others once.
+        each forwards all messages but one; a broadcast reaches each of the others once. What a
+        worker exchanges with a coordinator crosses the wire once.
         """
         kinds, payload = self.column("kind"), self.column("payload")
         n = self.column("participants")
@@ -176,6 +188,7 @@ class Ledger:
         total = np.where(reduce, 2 * (n - 1) * payload, (n - 1) * payload)
         small = reduce & (payload <= SMALL_MESSAGE)
         total = np.where(small, n * (n - 1) * payload, total)
+        total = np.where(with_coordinator(self.column("operation")), n * payload, total)
         return int(total[chosen].sum())
 
     # -- state
@@ -195,3 +208,8 @@ class Ledger:
         for kind in KINDS:
             self._sent[kind] = np.array(state["sent"][kind], np.int64)
             self._received[kind] = np.array(state["received"][kind], np.int64)
+
+
+def with_coordinator(operations: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of these operations, a column of a ledger, are with the coordinator."""
+    return np.isin(operations, [OPERATIONS.index("upload"), OPERATIONS.index("download")])

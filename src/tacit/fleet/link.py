@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.errors import UserError
-from tacit.fleet.ledger import KINDS, OPERATIONS, SMALL_MESSAGE, Ledger
+from tacit.fleet.ledger import KINDS, OPERATIONS, SMALL_MESSAGE, Ledger, with_coordinator
 
 _BITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -29,6 +29,9 @@ class Link:
       sends it (monitoring messages would otherwise wait for latency alone),
     - ``star``: a coordinator with the same kind of link takes in all contributions, then gives
       the result to each.
+
+    What a method exchanges with a coordinator of its own goes over that coordinator's link, on
+    either.
     """
 
     bandwidth: float
@@ -91,7 +94,10 @@ class Link:
             hops = np.full_like(n, 2.0)
             volume = np.where(reduce, 2 * n * payload, (n + 1) * payload)
         alone = participants <= 1
-        return np.where(alone, 0.0, hops * self.latency + volume * 8 / self.bandwidth)
+        coordinator = with_coordinator(operation)
+        hops = np.where(coordinator, 1.0, np.where(alone, 0.0, hops))
+        volume = np.where(coordinator, n * payload, np.where(alone, 0.0, volume))
+        return np.where(n == 0, 0.0, hops * self.latency + volume * 8 / self.bandwidth)
 
 
 def _exact(value: float, units: list[str], sizes: dict[str, float]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tacit.fleet.fleet import Fleet, Pending, Ready
+from tacit.fleet.star import Lead, LocalStar, Settled, settle
 
 
 class LocalFleet(Fleet):
@@ -38,3 +39,6 @@ class LocalFleet(Fleet):
 
     def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]:
         return list(messages)
+
+    def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+        return settle(LocalStar(reports, rows), lead)

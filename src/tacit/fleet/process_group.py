@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tacit.errors import PeerLost, UserError
+from tacit.fleet.conversation import converse
 from tacit.fleet.fleet import Fleet, Pending, Ready
 from tacit.fleet.ledger import SMALL_MESSAGE
+from tacit.fleet.star import Lead, Settled
 
 # torch 2.13 renamed it, and warns about the old name
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -126,6 +128,9 @@ class ProcessGroupFleet(Fleet):
                 row[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
         gathered = self._gather_rows(padded.to(self.device)).cpu()
         return [row[:n].numpy().tobytes() for row, n in zip(gathered, every, strict=True)]
+
+    def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+        return converse(self, rows, reports, lead)
 
 
 def broadcast_from_first(tensor: Tensor, group: dist.ProcessGroup | None) -> None:

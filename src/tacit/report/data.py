@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tacit.calls import parse_call
 from tacit.errors import UserError
 from tacit.report.units import NONE, TIMES, human_bytes, human_seconds, times
 from tacit.runs import RunRecord
@@ -171,7 +172,7 @@ def setting(run: RunRecord, key: str) -> Any:
     """A field of the configuration; the model by its name also where it is the task's default."""
     value = run.config[key]
     if key == "model" and value is None:
-        source = TASKS.get(run.config["task"])
+        source = TASKS.get(parse_call(run.config["task"])[0])
         return source.models[0] if source else "default model"
     return value
 

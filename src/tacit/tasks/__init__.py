@@ -6,6 +6,7 @@ from tacit.tasks.batches import Batches
 from tacit.tasks.data import Data, DatasetData, TensorData, as_data
 from tacit.tasks.partition import partition
 from tacit.tasks.registry import TASKS, load
+from tacit.tasks.streams import Stream, StreamFactory
 from tacit.tasks.task import Task, parameter_groups
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Batches",
     "Data",
     "DatasetData",
+    "Stream",
+    "StreamFactory",
     "Task",
     "TensorData",
     "as_data",

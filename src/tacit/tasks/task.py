@@ -11,6 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tacit.tasks.data import Data
+from tacit.tasks.streams.base import StreamFactory
+
+
+def argmax_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether the largest output is that of the target class: outputs (b, classes), targets (b,)
+    -> (b,) bool."""
+    return outputs.argmax(dim=-1) == targets
+
+
+def binary_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Whether the logit has the sign of the target: outputs (b, 1) or (b,), targets (b,) of 0 and 1
+    -> (b,) bool."""
+    return (outputs.reshape(targets.shape) > 0) == (targets > 0.5)
+
+
+def binary_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean log-loss of one logit a sample: outputs (b, 1) or (b,), targets (b,) of 0 and 1, of any
+    type."""
+    logits = outputs.reshape(targets.shape)
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
 
 
 @dataclass(frozen=True)
@@ -23,6 +43,10 @@ class Task:
     optimizer:    parameters or parameter groups -> the local optimizer.
     batch_size:   samples per worker and step.
     kernel_decay: weight decay of the kernels alone (see ``parameter_groups``).
+    stream:       (workers, batch size, seed) -> where batches come from instead of ``train``, and
+                  test data instead of ``test``. These two are then what a stream is made of, or
+                  a sample of it (see ``tacit.tasks.registry.load``).
+    correct:      (outputs, targets) -> bool (b,), which answers are right.
     """
 
     name: str
@@ -34,6 +58,8 @@ class Task:
     batch_size: int = 32
     kernel_decay: float = 0.0
     description: str = ""
+    stream: StreamFactory | None = None
+    correct: Callable[[Tensor, Tensor], Tensor] = argmax_correct
 
 
 def is_kernel(parameter: Tensor) -> bool:

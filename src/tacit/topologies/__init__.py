@@ -1,5 +1,8 @@
 """With whom workers talk."""
 
-from tacit.topologies.sampling import Everyone, Sampled, Topology
+from tacit.topologies.balancing import Balancing
+from tacit.topologies.base import Coordinated, Topology
+from tacit.topologies.drawing import Drawn
+from tacit.topologies.sampling import Everyone, Sampled
 
-__all__ = ["Everyone", "Sampled", "Topology"]
+__all__ = ["Balancing", "Coordinated", "Drawn", "Everyone", "Sampled", "Topology"]

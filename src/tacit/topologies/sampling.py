@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tacit import rng
 from tacit.errors import UserError
 from tacit.setting import Setting
-
-
-class Topology(ABC):
-    """Chooses the participants of each round."""
-
-    #: Whether workers may be left out, so that each needs an optimizer of its own.
-    partial: bool = False
-
-    def start(self, setting: Setting) -> None:
-        """Begin a run."""
-        self.setting = setting
-
-    @abstractmethod
-    def participants(self, round_number: int) -> Tensor:
-        """The workers that train and are averaged in round 0, 1, ...: ``(K,)`` bool."""
+from tacit.topologies.base import Topology
 
 
 class Everyone(Topology):
@@ -42,16 +29,25 @@ class Sampled(Topology):
     partial = True
 
     def __init__(self, fraction: float) -> None:
-        if not 0 < fraction <= 1:
-            raise UserError(f"the sampled fraction must be in (0, 1], got {fraction:g}")
-        self.fraction = fraction
+        self.fraction = check_fraction(fraction)
 
     def participants(self, round_number: int) -> Tensor:
-        workers = self.setting.workers
-        draw = rng.numpy_stream(self.setting.seed, "participants", round_number)
-        # 0.07 * 100 is a little more than 7
-        count = max(1, math.ceil(self.fraction * workers - 1e-9))
-        chosen = draw.choice(workers, count, replace=False)
-        mask = torch.zeros(workers, dtype=torch.bool)
+        chosen = draw_workers(self.setting, self.fraction, "participants", round_number)
+        mask = torch.zeros(self.setting.workers, dtype=torch.bool)
         mask[torch.from_numpy(chosen)] = True
         return mask
+
+
+def check_fraction(fraction: float) -> float:
+    """Raises UserError for what is no part of the workers."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"the sampled fraction must be in (0, 1], got {fraction:g}")
+    return fraction
+
+
+def draw_workers(setting: Setting, fraction: float, *name: rng.Name) -> npt.NDArray[np.int64]:
+    """``ceil(fraction * K)`` workers, from the stream of this name."""
+    draw = rng.numpy_stream(setting.seed, *name)
+    # 0.07 * 100 is a little more than 7
+    count = max(1, math.ceil(fraction * setting.workers - 1e-9))
+    return draw.choice(setting.workers, count, replace=False)

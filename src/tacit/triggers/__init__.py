@@ -2,7 +2,8 @@
 
 from tacit.triggers.base import Trigger
 from tacit.triggers.estimators import Estimator, Exact, Linear, Naive, Sketch
-from tacit.triggers.schedule import Every, EveryEpochs
+from tacit.triggers.local_condition import LocalCondition
+from tacit.triggers.schedule import Every, EveryEpochs, Never
 from tacit.triggers.variance import ModelVariance
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "EveryEpochs",
     "Exact",
     "Linear",
+    "LocalCondition",
     "ModelVariance",
     "Naive",
+    "Never",
     "Sketch",
     "Trigger",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tacit.setting import Setting
@@ -46,6 +47,16 @@ class Trigger:
     def fires(self, estimate: float) -> bool:
         """Whether this estimate calls for a synchronisation."""
         return self.threshold is not None and estimate > self.threshold
+
+    def calls(self, parameters: Tensor, reference: Tensor) -> Tensor:
+        """Which hosted workers want an average, once it fires: ``(L,)`` bool. By default all."""
+        del reference
+        return torch.ones(len(parameters), dtype=torch.bool, device=parameters.device)
+
+    def accepts(self, mean: Tensor, reference: Tensor) -> bool:
+        """Whether a part of the workers can go on from their mean ``(d,)`` without the others."""
+        del mean, reference
+        return False
 
     def synchronised(self, movement: Tensor) -> None:
         """The models were averaged; ``movement`` is new minus old global model, ``(d,)``."""

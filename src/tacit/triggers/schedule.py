@@ -1,4 +1,4 @@
-"""Triggers that only count: every H steps, every E epochs."""
+"""Triggers that only count: every H steps, every E epochs, never."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 from tacit.errors import UserError
 from tacit.setting import Setting
 from tacit.triggers.base import Trigger
+
+#: More steps than any run has.
+_NEVER = 1 << 50
 
 
 class Every(Trigger):
@@ -30,3 +33,15 @@ class EveryEpochs(Trigger):
         if setting.steps_per_epoch is None:
             raise UserError("this recipe averages every few epochs; say how many steps one has")
         self.period = max(1, round(self.epochs * setting.steps_per_epoch))
+
+
+class Never(Trigger):
+    """Nobody ever talks."""
+
+    def due(self, step: int) -> bool:
+        del step
+        return False
+
+    def next_due(self, step: int) -> int:
+        del step
+        return _NEVER  # the same to everybody: workers that wait for it together have met

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from tacit.tasks.models.densenet import densenet121, densenet201
+from tacit.tasks.models.kamp import KampCNN, kamp_mlp
 from tacit.tasks.models.lenet import LeNet5
 from tacit.tasks.models.mlp import mlp
 from tacit.tasks.models.vgg import VGG16Star
@@ -17,6 +18,17 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vgg16": VGG16Star,
     "densenet121": densenet121,
     "densenet201": densenet201,
+    "kamp-cnn": KampCNN,
+    "kamp-mlp": kamp_mlp,
 }
 
-__all__ = ["MODELS", "LeNet5", "VGG16Star", "densenet121", "densenet201", "mlp"]
+__all__ = [
+    "MODELS",
+    "KampCNN",
+    "LeNet5",
+    "VGG16Star",
+    "densenet121",
+    "densenet201",
+    "kamp_mlp",
+    "mlp",
+]

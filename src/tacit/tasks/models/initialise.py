@@ -1,8 +1,10 @@
-"""Keras' initial weights, which the reproduced experiments start from, written in PyTorch."""
+"""The initial weights that the reproduced experiments start from: Keras', written in PyTorch, and
+Glorot's normal ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -13,11 +15,13 @@ CUT_NORMAL_STD = 0.87962566103423978
 
 def glorot_uniform(model: nn.Module) -> None:
     """Keras' default: Glorot-uniform kernels and zero biases, for every conv and linear layer."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    _initialise(model, nn.init.xavier_uniform_)
+
+
+def glorot_normal(model: nn.Module) -> None:
+    """Glorot-normal kernels and zero biases, for every conv and linear layer (PyTorch's
+    ``xavier_normal_``: not cut)."""
+    _initialise(model, nn.init.xavier_normal_)
 
 
 def he_normal(weight: Tensor) -> None:
@@ -25,3 +29,11 @@ def he_normal(weight: Tensor) -> None:
     fan_in = weight[0].numel()
     std = math.sqrt(2.0 / fan_in) / CUT_NORMAL_STD
     nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
+
+
+def _initialise(model: nn.Module, kernel: Callable[[Tensor], Tensor]) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            kernel(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,52 @@
+"""Names with options, as on the command line: ``fda:theta=1,estimator=sketch``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from tacit.errors import UserError, unknown
+
+Value = bool | int | float | str
+Made = TypeVar("Made")
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Value]]:
+    """``"fda:theta=1,estimator=sketch"`` to its name and options."""
+    name, _, rest = text.partition(":")
+    options: dict[str, Value] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"{item!r} in {text!r} is not of the form option=value")
+        options[key.strip().replace("-", "_")] = parse_value(value.strip())
+    return name.strip(), options
+
+
+def parse_value(text: str) -> Value:
+    """A number or a truth value where the text is one, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def call(what: str, function: Callable[..., Made], options: Mapping[str, Value]) -> Made:
+    """``function(**options)``. Raises UserError, which names ``what``, for an option that the
+    function does not have, and for a value that it refuses."""
+    known = inspect.signature(function).parameters
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {what}:", name, known)
+    try:
+        return function(**options)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    except TypeError as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{what}: a value is of the wrong type ({text})") from None

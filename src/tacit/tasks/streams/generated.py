@@ -1,0 +1,130 @@
+"""Streams without end whose samples are made of random bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.rng import Name, numpy_stream
+from tacit.tasks.data import TensorData
+from tacit.tasks.streams.base import Stream, check
+from tacit.tasks.streams.drift import Drifts, When
+from tacit.tasks.streams.options import batch_sizes
+
+BLOCK = 16  # rounds whose bits are drawn together: spreads the cost of opening a random stream
+TEST_SIZE = 2000
+
+#: Which concept: (number,), or with drifts of each worker's own (worker, number).
+Key = tuple[int, ...]
+#: 16 random bits, in the same order on every machine.
+BITS = np.dtype("<u2")
+SCALE = 1 << 16
+
+
+class Concept(Protocol):
+    """A distribution of samples."""
+
+    def sample(self, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (n, ...) float32 and targets (n,) int64, a row from each row of ``bits``
+        (n, width) uint16. A row must not depend on the others."""
+        ...
+
+
+C = TypeVar("C", bound=Concept)
+
+
+class Generated(Stream, Generic[C]):
+    """Worker k's samples at round t are made of bits drawn for (seed, k, t), by the concept of
+    that round. So protocols, layouts and drift schedules of one seed share their bits.
+
+    draw:  the concept of a key.
+    width: numbers of 16 bits that a sample takes.
+    local: every worker has drifts and concepts of its own; they share concept 0. There is then no
+           common drift, and the test data has the same share of every worker's concept.
+    """
+
+    rounds = None
+
+    def __init__(
+        self,
+        draw: Callable[[Key], C],
+        width: int,
+        when: When,
+        local: bool,
+        rates: tuple[int, ...],
+        workers: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.sizes = batch_sizes(workers, batch_size, rates)
+        self._seed, self._width, self._local = seed, width, local
+        names = range(workers) if local else [None]
+        self._drifts = [Drifts(when, seed, *([] if k is None else [k])) for k in names]
+        self._blocks: dict[int, tuple[int, np.ndarray]] = {}
+        #: As many as one round needs, and a few more.
+        self._concept = functools.lru_cache(maxsize=workers + 4 if local else 4)(draw)
+        self._test = functools.lru_cache(maxsize=4)(self._make_test)
+
+    def batch(self, worker: int, round: int) -> tuple[Tensor, Tensor]:
+        return self.batches([worker], round)
+
+    def batches(self, workers: Sequence[int], round: int) -> tuple[Tensor, Tensor]:
+        check(self, workers, round)
+        parts = [self._bits_of(worker, round) for worker in workers]
+        return self._samples(parts, [self._key(worker, round) for worker in workers])
+
+    def drifts(self, start: int, stop: int) -> list[int]:
+        return [] if self._local else self._drifts[0].between(start, stop)
+
+    def test(self, round: int) -> TensorData:
+        count = len(self.sizes) if self._local else 1
+        return self._test(tuple(self._key(worker, round) for worker in range(count)))
+
+    def concept(self, worker: int, round: int) -> C:
+        """What this worker's samples of this round are drawn from."""
+        return self._concept(self._key(worker, round))
+
+    def _key(self, worker: int, round: int) -> Key:
+        number = self._drifts[worker if self._local else 0].concept(round)
+        return (worker, number) if self._local and number > 0 else (number,)
+
+    def _bits_of(self, worker: int, round: int) -> np.ndarray:
+        number, row = divmod(round, BLOCK)
+        kept = self._blocks.get(worker)
+        if kept is None or kept[0] != number:
+            size = BLOCK * self.sizes[worker]
+            kept = number, self._bits(size, "bits", worker, number)
+            self._blocks[worker] = kept
+        return kept[1][row * self.sizes[worker] : (row + 1) * self.sizes[worker]]
+
+    def _bits(self, rows: int, *name: Name) -> np.ndarray:
+        rng = numpy_stream(self._seed, "stream", *name)
+        content = rng.bytes(rows * self._width * BITS.itemsize)
+        return np.frombuffer(content, BITS).reshape(rows, self._width)
+
+    def _samples(self, parts: Sequence[np.ndarray], keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        if len(set(keys)) == 1:
+            whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            inputs, targets = self._concept(keys[0]).sample(whole)
+        else:
+            made = [self._concept(k).sample(part) for k, part in zip(keys, parts, strict=True)]
+            inputs = np.concatenate([pair[0] for pair in made])
+            targets = np.concatenate([pair[1] for pair in made])
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+    def _make_test(self, keys: tuple[Key, ...]) -> TensorData:
+        # The same bits for every concept: tests of different rounds differ by their concept alone.
+        bits = self._bits(TEST_SIZE, "test")
+        return TensorData(*self._samples(np.array_split(bits, len(keys)), keys))
+
+
+def cuts(probabilities: np.ndarray) -> np.ndarray:
+    """Numbers c, uint16, such that 16 random bits are below c with these probabilities, which are
+    rounded to multiples of 2^-16 below 1: two bytes then decide a draw exactly."""
+    numbers: np.ndarray = np.minimum(np.rint(probabilities * SCALE), SCALE - 1).astype(np.uint16)
+    return numbers
