@@ -20,6 +20,7 @@ CASES = {
     "densenet201": (18_112_138, (3, 32, 32)),
     "kamp-cnn": (21_840, (1, 28, 28)),
     "kamp-mlp": (7_601, (150,)),
+    "linear": (151, (150,)),
 }
 
 
@@ -38,7 +39,7 @@ def test_sizes_and_gradients(name: str) -> None:
     model = build(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     logits = model(torch.rand(4, *shape))
-    if name == "kamp-mlp":
+    if name in ("kamp-mlp", "linear"):
         assert logits.shape == (4, 1)
         binary_loss(logits, torch.arange(4) % 2).backward()
     else:

@@ -116,6 +116,15 @@ def test_invariants(
                 assert calls < workers  # as many calls as workers: everyone
 
 
+def test_all_means_that_every_violation_is_a_full_synchronisation():
+    averaging = started(1.0, 4, Balancing("all", counter=False))
+    averaging.models.parameters[0] += 2.0
+    averaging.models.parameters[1] -= 2.0  # these two would balance each other
+    assert averaging.step(1)
+    assert averaging.settled is not None
+    assert averaging.settled.members.all()
+
+
 def run(recipe: tacit.Recipe, steps: int = 12, workers: int = 4, **options: Any) -> Tensor:
     task = mlp_task(optimizer=SGD)
     simulation = tacit.Simulation(task, recipe, LocalFleet(workers), seed=3, **options)
@@ -174,7 +183,7 @@ def test_samples_since_the_last_time_weigh():
     averaging.step(4)
     assert float(rows[0, 0]) == pytest.approx(2 * 4 / (4 + 8 + 20))
     # 0 and 1 far out on opposite sides, so weighed that they balance: 2 has not taken part
-    averaging.topology._strategy = AUGMENTATIONS["one"]
+    averaging.topology._strategy = AUGMENTATIONS["one"]  # from now on
     base = float(rows[0, 0])
     rows[0] = base + 4.0
     rows[1] = base - 2.0

@@ -19,7 +19,7 @@ from tacit.config import RunConfig, parse_call
 from tacit.errors import UserError
 from tacit.launch import launch
 from tacit.recipes import RECIPES
-from tacit.report import HEADINGS, choose_target, table, write_report
+from tacit.report import asked, choose_target, headings, table, write_report
 from tacit.runner import execute, launched_by_torchrun
 from tacit.runs import RunFolder, RunRecord, read_run
 
@@ -157,14 +157,16 @@ def _conclude(records: list[RunRecord], path: Path, target: float | None) -> Non
         targets = {record.config["target"] for record in records}
         target = targets.pop() if len(targets) == 1 else None
     target = choose_target(records) if target is None else target
-    shown = Table(*HEADINGS, box=None, header_style="bold", pad_edge=False)
+    rows = table(records, target)
+    shown = Table(*headings(rows), box=None, header_style="bold", pad_edge=False)
+    shown.columns[0].no_wrap = True  # rather break the headings
     for column in shown.columns[1:]:
         column.justify = "right"
-    for row in table(records, target):
+    for row in rows:
         shown.add_row(*row.cells())
     console.print()
-    if target is not None:
-        console.print(f"what each needed to reach {target:g}:")
+    if question := asked(rows, target):
+        console.print(question)
     console.print(shown)
     write_report(records, path, target)
     console.print(f"\nreport: [bold]{path}", soft_wrap=True)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from tacit.report.data import Row
 from tacit.report.figure import Figure, blank, plain
 from tacit.report.palette import KINDS, Style
+from tacit.report.tables import of_streams
 from tacit.report.units import human_bytes
 
 
 def kinds(rows: Sequence[Row], styles: Sequence[Style]) -> Figure:
-    """Bytes to the target by kind, one stacked bar for each run that has an evaluation."""
+    """Bytes to the target (on streams, of the whole run) by kind, one stacked bar for each run that
+    has an evaluation."""
     shown = [(row, style) for row, style in zip(rows, styles, strict=True) if row.bytes is not None]
     data = [
         {
@@ -55,11 +57,12 @@ def kinds(rows: Sequence[Row], styles: Sequence[Style]) -> Figure:
             "align": "left",
             "text": f'<span style="color:{style.colour}">■</span> '
             f"<b>{human_bytes(row.total_bytes or 0)}</b> {plain(row.label)}"
-            f"{'' if row.reached else ' (target missed)'}",
+            f"{'' if row.reached else f' ({row.remark})'}",
         }
         for index, (row, style) in enumerate(shown)
     ]
-    return Figure("kinds", "Bytes by kind", "What was sent up to the target.", data, layout)
+    end = "in the whole run" if of_streams(rows) else "up to the target"
+    return Figure("kinds", "Bytes by kind", f"What was sent {end}.", data, layout)
 
 
 def _of_kind(row: Row, kind: str) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tacit.calls import parse_call
 from tacit.errors import UserError
-from tacit.report.units import NONE, TIMES, human_bytes, human_seconds, times
+from tacit.report.streams.rounds import on_stream
+from tacit.report.units import NONE, human_bytes, human_seconds, percent, versus
 from tacit.runs import RunRecord
 from tacit.tasks.registry import TASKS
 
@@ -73,6 +73,11 @@ class Row:
         total = self.total_bytes
         return self.bytes["monitoring"] / total if self.bytes is not None and total else None
 
+    @property
+    def remark(self) -> str:
+        """What is said of a row that has not ``reached``."""
+        return "target missed"
+
     def cells(self) -> tuple[str, ...]:
         """The row as text, one for each of ``HEADINGS``. ``>`` marks what was spent without
         reaching the target."""
@@ -85,14 +90,14 @@ class Row:
             NONE if step is None else f"{more}{step:,}",
             NONE if syncs is None else f"{more}{syncs:,}",
             NONE if total is None else f"{more}{human_bytes(total)}",
-            _versus(self.ratio),
-            _percent(self.monitoring_share),
+            versus(self.ratio),
+            percent(self.monitoring_share),
             NONE if time is None else f"{more}{human_seconds(time)}",
             NONE if self.best_accuracy is None else f"{self.best_accuracy:.4f}",
         )
 
 
-def table(runs: Sequence[RunRecord], target: float | None = None) -> list[Row]:
+def rows_to_target(runs: Sequence[RunRecord], target: float | None = None) -> list[Row]:
     """One row for each run, in their order. Without ``target``, :func:`choose_target` gives it.
 
     Raises UserError when there are no runs, the target is no accuracy, or a metrics file was not
@@ -117,7 +122,7 @@ def table(runs: Sequence[RunRecord], target: float | None = None) -> list[Row]:
                 recipe=run.config["recipe"],
                 reference=names[other] if other is not None else None,
                 reached=reached,
-                finished=bool(run.summary) and bool(run.summary.get("finished", True)),
+                finished=finished(run),
                 step=row["step"] if row else None,
                 synchronisations=row["synchronisations"] if row else None,
                 bytes=dict(row["bytes"]) if row else None,
@@ -132,7 +137,9 @@ def table(runs: Sequence[RunRecord], target: float | None = None) -> list[Row]:
 
 def choose_target(runs: Sequence[RunRecord]) -> float | None:
     """The largest multiple of 0.005 that every run with evaluations reaches; None if that is 0,
-    or if there are no evaluations."""
+    if there are no evaluations, or on a stream, where accuracies come and go."""
+    if on_stream(runs):
+        return None
     reached = [accuracy for run in runs if (accuracy := best(run)) is not None]
     lowest = min(reached, default=0.0)
     # rounding errors: 0.29 * 200 is a little below 58, and 58 / 200 is 0.29 again
@@ -147,13 +154,20 @@ def best(run: RunRecord) -> float | None:
     return max((row["accuracy"] for row in run.rows), default=None)
 
 
-def reference(runs: Sequence[RunRecord], index: int) -> int | None:
-    """The run that ``index`` is compared with: the first synchronous one of the same problem, with
-    the same seed if there is one."""
+def finished(run: RunRecord) -> bool:
+    """Whether a run came to its end."""
+    return bool(run.summary) and bool(run.summary.get("finished", True))
+
+
+def reference(
+    runs: Sequence[RunRecord], index: int, recipes: Sequence[str] = ("synchronous",)
+) -> int | None:
+    """The run that ``index`` is compared with: the first with one of the ``recipes`` on the same
+    problem, with the same seed if there is one."""
     candidates = [
         i
         for i, run in enumerate(runs)
-        if run.config["recipe"] == "synchronous"
+        if run.config["recipe"] in recipes
         and all(setting(run, key) == setting(runs[index], key) for key in PROBLEM)
     ]
     seed = runs[index].config["seed"]
@@ -172,7 +186,7 @@ def setting(run: RunRecord, key: str) -> Any:
     """A field of the configuration; the model by its name also where it is the task's default."""
     value = run.config[key]
     if key == "model" and value is None:
-        source = TASKS.get(parse_call(run.config["task"])[0])
+        source = TASKS.get(run.config["task"].partition(":")[0])
         return source.models[0] if source else "default model"
     return value
 
@@ -216,19 +230,3 @@ def _to_target(run: RunRecord, target: float | None) -> dict[str, Any] | None:
 
 def _total(row: dict[str, Any]) -> int:
     return sum(row["bytes"].values())
-
-
-def _percent(share: float | None) -> str:
-    if share is None:
-        return NONE
-    return f"{share:.1%}" if share else "0%"
-
-
-def _versus(ratio: float | None) -> str:
-    if ratio is None:
-        return NONE
-    if ratio == 1:
-        return f"1{TIMES}"
-    if ratio > 1:
-        return f"{times(ratio)}{TIMES} fewer"
-    return f"{times(1 / ratio)}{TIMES} more"

@@ -14,14 +14,15 @@ from tacit.runs import RunRecord
 
 def variance(index: int, run: RunRecord, label: str, style: Style) -> Figure | None:
     """The estimates of one run with the threshold, and its synchronisations; None if it has no
-    estimates."""
+    estimates, or these are not compared with a threshold."""
+    theta = next((r["threshold"] for r in run.rows if r.get("threshold") is not None), None)
     checks = [
         (step, estimate, bool(fired))
         for row in run.rows
         for step, estimate, fired in row.get("checks", ())
         if estimate is not None and math.isfinite(estimate)
     ]
-    if not checks:
+    if not checks or theta is None:
         return None
     line = thin(checks)
     fired = [check for check in checks if check[2]]
@@ -47,15 +48,13 @@ def variance(index: int, run: RunRecord, label: str, style: Style) -> Figure | N
         },
     ]
     layout = blank({"title": {"text": STEPS.title}, "rangemode": "tozero"}, 280)
-    theta = next((r["threshold"] for r in run.rows if r.get("threshold") is not None), None)
     heights = [estimate for _, estimate, _ in checks]
-    top = 1.2 * max(theta or 0.0, *heights) or 1.0
+    top = 1.2 * max(theta, *heights) or 1.0
     # a sketch's estimate can fall a little below 0
     layout["yaxis"].update(title={"text": "variance estimate"}, range=[min(0, *heights), top])
-    if theta is not None:
-        level(layout, theta, f"threshold {theta:g}")
+    level(layout, theta, f"threshold {theta:g}")
     caption = (
         f"{len(checks):,} estimates and {len(fired):,} synchronisations "
         f"in {run.rows[-1]['step']:,} steps."
     )
-    return Figure(f"variance-{index}", label, caption, data, layout, run=index)
+    return Figure(f"variance-{index}", label, caption, data, layout, run=index, section="estimates")

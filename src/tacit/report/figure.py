@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Figure:
     """``data`` and ``layout`` as plotly.js takes them; ``half``: two of these fit side by side;
-    ``run``: the index of the run, if it is about one."""
+    ``run``: the index of the run, if it is about one; ``section``: where such a figure belongs."""
 
     id: str
     heading: str
@@ -23,6 +23,7 @@ class Figure:
     layout: dict[str, Any]
     half: bool = False
     run: int | None = None
+    section: Literal["estimates", "conversations"] | None = None
 
 
 def plain(text: str) -> str:

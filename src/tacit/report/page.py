@@ -12,9 +12,13 @@ from string import Template
 import tacit
 from tacit.errors import MissingExtra, UserError
 from tacit.report import bars, curves, estimates, sections, words
-from tacit.report.data import Row, choose_target, fewest_bytes, table
+from tacit.report.data import Row, choose_target, fewest_bytes
 from tacit.report.figure import Figure
 from tacit.report.palette import styles
+from tacit.report.streams.conversations import time_line
+from tacit.report.streams.figures import stream_figures
+from tacit.report.streams.words import stream_details
+from tacit.report.tables import of_streams, table
 from tacit.runs import RunRecord
 
 
@@ -44,22 +48,25 @@ def render(runs: Sequence[RunRecord], target: float | None, plotly_js: str) -> s
     goal = choose_target(runs) if target is None else target
     labels = [row.label for row in rows]
     drawn = styles([row.recipe for row in rows])
+    streams = of_streams(rows)
     links = words.values(runs, "link")
     time = words.time_finding(rows, links[0]) if len(links) == 1 else ""
-    least = fewest_bytes(runs, rows)
+    least = None if streams else fewest_bytes(runs, rows)
     plots = draw(runs, rows, goal)
     values = {
         "title": words.title(runs),
         "compared": words.compared(runs),
         "finding": words.finding(rows, goal),
-        "time": time,
+        "details": " ".join(filter(None, (stream_details(streams), time))),
+        "heading": "The whole run" if streams else "To the target",
         "about_target": words.about_target(runs, target),
         "about_figures": words.about_figures(runs, goal),
+        "about_bytes": "" if streams else words.ABOUT_BYTES,
         "version": tacit.__version__,
     }
     markup = {
         "css": _resource("report.css"),
-        "table": sections.table_to_target(rows, drawn, least),
+        "table": sections.main_table(rows, drawn, least),
         "notes": sections.notes(runs, rows, least),
         "legend": sections.legend(labels, drawn),
         "plots": sections.plots(plots),
@@ -77,17 +84,21 @@ def draw(runs: Sequence[RunRecord], rows: Sequence[Row], target: float | None) -
     """All figures that the runs have data for; ``rows``: of the table to ``target``."""
     labels = [row.label for row in rows]
     drawn = styles([row.recipe for row in rows])
-    plots = [
-        curves.accuracy(axis, runs, labels, drawn, target)
-        for axis in (curves.BYTES, curves.STEPS, curves.TIME)
-        if any(curves.drawable(axis, row) for run in runs for row in run.rows)
-    ]
+    if streams := of_streams(rows):
+        plots = stream_figures(runs, streams, drawn, target)
+    else:
+        plots = [
+            curves.accuracy(axis, runs, labels, drawn, target)
+            for axis in (curves.BYTES, curves.STEPS, curves.TIME)
+            if any(curves.drawable(axis, row) for run in runs for row in run.rows)
+        ]
     if any(row.total_bytes for row in rows):
         plots.append(bars.kinds(rows, drawn))
     for index, run in enumerate(runs):
-        plot = estimates.variance(index, run, labels[index], drawn[index])
-        if plot is not None:
-            plots.append(plot)
+        for about_run in (time_line, estimates.variance):
+            plot = about_run(index, run, labels[index], drawn[index])
+            if plot is not None:
+                plots.append(plot)
     return plots
 
 

@@ -15,6 +15,10 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 
 KINDS = {"model": "#7D8CA3", "gradient": "#B4BECC", "monitoring": "#EE7733", "control": "#009988"}
 
+#: Marks on a coordinator's time line; a full synchronisation has the colour of its run.
+PARTIAL = "#9AA5B4"
+VIOLATION = "#EE7733"
+
 
 class Style(NamedTuple):
     """How one run looks, in every figure."""

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tacit.fleet.ledger import CHARGED
-from tacit.report.data import HEADINGS, Row, setting
+from tacit.report.data import Row, setting
 from tacit.report.figure import Figure
 from tacit.report.palette import Style
 from tacit.report.rerun import command
+from tacit.report.streams.words import stream_notes
+from tacit.report.tables import headings, of_streams
 from tacit.report.units import NONE
 from tacit.runs import RunRecord
 
@@ -29,17 +31,18 @@ def escape(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def table_to_target(rows: Sequence[Row], styles: Sequence[Style], least: int | None) -> str:
+def main_table(rows: Sequence[Row], styles: Sequence[Style], least: int | None) -> str:
     """The table, of :meth:`Row.cells`; a run with the ``least`` bytes stands out."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in HEADINGS)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in headings(rows))
     body = []
     for row, style in zip(rows, styles, strict=True):
         name, *cells = row.cells()
-        tags = "" if row.reached or row.step is None else '<span class="tag">target missed</span>'
+        remarks = [] if row.reached or row.step is None else [row.remark]
         if row.step is None:
-            tags += '<span class="tag">no evaluation</span>'
+            remarks.append("no evaluation")
         if not row.finished:
-            tags += '<span class="tag">not finished</span>'
+            remarks.append("not finished")
+        tags = "".join(f'<span class="tag">{escape(remark)}</span>' for remark in remarks)
         first = f'<th scope="row">{swatch(style)}<span>{_breakable(name)}</span>{tags}</th>'
         best = row.reached and least is not None and row.total_bytes == least
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
@@ -52,15 +55,8 @@ def table_to_target(rows: Sequence[Row], styles: Sequence[Style], least: int | N
 
 def notes(runs: Sequence[RunRecord], rows: Sequence[Row], least: int | None) -> str:
     """What a reader must know about the table and these runs."""
-    texts = []
-    if any(row.step is not None and not row.reached for row in rows):
-        texts.append("A run that missed the target spent more than (>) the number shown.")
-    if any(row.ratio is not None for row in rows) and len(rows) > 1:
-        texts.append("“vs synchronous” compares bytes with a synchronous run of the same problem.")
-    if least is not None:
-        texts.append("Bold: the fewest bytes to the target.")
-    if any(row.synchronisations == 0 and row.bytes and row.bytes["gradient"] for row in rows):
-        texts.append("“syncs” counts averaged models; gradients are exchanged at every step.")
+    streams = of_streams(rows)
+    texts = stream_notes(runs, streams) if streams else _notes_on_targets(rows, least)
     for run, row in zip(runs, rows, strict=True):
         if not run.rows:
             texts.append(f"{row.label} has no evaluation, so there is nothing to draw.")
@@ -72,6 +68,19 @@ def notes(runs: Sequence[RunRecord], rows: Sequence[Row], least: int | None) -> 
                 f"{row.label} did not finish{why}; its last evaluation is at step {last:,}."
             )
     return "".join(f"<li>{escape(text)}</li>" for text in texts)
+
+
+def _notes_on_targets(rows: Sequence[Row], least: int | None) -> list[str]:
+    texts = []
+    if any(row.step is not None and not row.reached for row in rows):
+        texts.append("A run that missed the target spent more than (>) the number shown.")
+    if any(row.ratio is not None for row in rows) and len(rows) > 1:
+        texts.append("“vs synchronous” compares bytes with a synchronous run of the same problem.")
+    if least is not None:
+        texts.append("Bold: the fewest bytes to the target.")
+    if any(row.synchronisations == 0 and row.bytes and row.bytes["gradient"] for row in rows):
+        texts.append("“syncs” counts averaged models; gradients are exchanged at every step.")
+    return texts
 
 
 def _breakable(label: str) -> str:
@@ -92,12 +101,14 @@ def legend(labels: Sequence[str], styles: Sequence[Style]) -> str:
 
 
 def plots(figures: Sequence[Figure]) -> str:
-    """The places of the figures, with their headings; the estimates come last."""
+    """The places of the figures, with their headings; those about single runs come last."""
     if not figures:
         return '<p class="empty">There are no figures: no run has an evaluation.</p>'
     shared = "".join(_plot(figure) for figure in figures if figure.run is None)
-    single = "".join(_plot(figure) for figure in figures if figure.run is not None)
-    return shared + (f"{_ESTIMATES}{single}" if single else "")
+    for section, heading in _SECTIONS.items():
+        single = "".join(_plot(figure) for figure in figures if figure.section == section)
+        shared += f"{heading}{single}" if single else ""
+    return shared
 
 
 def _plot(figure: Figure) -> str:
@@ -112,9 +123,15 @@ def _plot(figure: Figure) -> str:
     )
 
 
-_ESTIMATES = """<h2 class="wide">When the workers synchronised</h2>
+_SECTIONS = {
+    "conversations": """<h2 class="wide">What the coordinator arranged</h2>
+<p class="wide lead">Workers call when their models break the condition. A stem is as high as the
+number of models that were then averaged: those of the callers, and as few others as
+would do.</p>""",
+    "estimates": """<h2 class="wide">When the workers synchronised</h2>
 <p class="wide lead">The estimated variance of the models. Triangles mark synchronisations,
-which happen when the estimate passes the threshold.</p>"""
+which happen when the estimate passes the threshold.</p>""",
+}
 
 _SCALE = (
     '<div class="scale" role="group" aria-label="Scale">'

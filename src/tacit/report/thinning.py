@@ -7,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Check = tuple[int, float, bool]
+Conversation = tuple[int, int, int, bool]
 
 
 def thin(checks: Sequence[Check], limit: int = 3000) -> list[Check]:
@@ -33,3 +34,21 @@ def spread(items: Sequence[T], limit: int = 1000) -> list[T]:
     stride = -(-len(items) // limit) or 1
     chosen = list(items[::stride])
     return chosen if (len(items) - 1) % stride == 0 else [*chosen, items[-1]]
+
+
+def thin_conversations(settled: Sequence[Conversation], limit: int = 2000) -> list[Conversation]:
+    """At most about ``limit`` of the conversations (step, callers, members, whole), in order. Of
+    each stretch: a full one, the partial ones with the fewest and the most members, and the one
+    with the most callers. Stems of a stretch are nearer to each other than a screen shows."""
+    if len(settled) <= limit:
+        return list(settled)
+    keep: set[int] = set()
+    size = -(-len(settled) * 4 // limit)
+    for start in range(0, len(settled), size):
+        stretch = range(start, min(start + size, len(settled)))
+        keep.add(max(stretch, key=lambda i: settled[i][1]))
+        keep.add(max(stretch, key=lambda i: settled[i][3]))
+        if partial := [i for i in stretch if not settled[i][3]]:
+            keep.add(min(partial, key=lambda i: settled[i][2]))
+            keep.add(max(partial, key=lambda i: settled[i][2]))
+    return [settled[index] for index in sorted(keep)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 #: What stands for a number that does not exist.
 NONE = "—"
 
@@ -52,3 +55,27 @@ def digits(value: float) -> str:
 def short(accuracy: float) -> str:
     """An accuracy as ``--target`` takes it, with 2 to 4 decimals: ``0.95``, ``0.9528``."""
     return f"{accuracy:.4f}".rstrip("0").ljust(4, "0")
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal: ``12.5%``."""
+    if share is None:
+        return NONE
+    return f"{share:.1%}" if share else "0%"
+
+
+def versus(ratio: float | None) -> str:
+    """``3.2`` times ``fewer`` if the ratio is above 1, else how many times ``more``."""
+    if ratio is None:
+        return NONE
+    if ratio == 1:
+        return f"1{TIMES}"
+    if ratio > 1:
+        return f"{times(ratio)}{TIMES} fewer"
+    return f"{times(1 / ratio)}{TIMES} more"
+
+
+def listed(items: Sequence[Any]) -> str:
+    """``a, b and c``."""
+    texts = [str(item) for item in items]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

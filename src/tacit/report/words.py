@@ -8,11 +8,20 @@ from typing import Any
 from tacit.errors import UserError
 from tacit.fleet import Link
 from tacit.report.data import Row, choose_target, setting
-from tacit.report.units import human_bytes, human_seconds, short, times
+from tacit.report.streams.rounds import on_stream
+from tacit.report.streams.words import about_costs, best_and_base, stream_finding
+from tacit.report.tables import of_streams
+from tacit.report.units import human_bytes, human_seconds, listed, short, times
 from tacit.runs import RunRecord
 
 #: More runs than this are counted, not named.
 _NAMED = 3
+
+#: What the reader must know about bytes up to a target.
+ABOUT_BYTES = (
+    "Bytes up to the target are those at the first evaluation that reaches it, so they are as fine "
+    "as the evaluations are frequent."
+)
 
 _UNITS = {"Gbit": 1e9, "Mbit": 1e6, "kbit": 1e3, "bit": 1.0}
 
@@ -27,7 +36,8 @@ def compared(runs: Sequence[RunRecord]) -> str:
     """One sentence: what was run, where the runs differ, and for which link it was timed."""
     count = f"{len(runs)} runs" if len(runs) > 1 else "One run"
     seeds = values(runs, "seed")
-    details = [f"data split {listed(values(runs, 'partition'))}"]
+    # a stream is not split: every worker has its own samples
+    details = [] if on_stream(runs) else [f"data split {listed(values(runs, 'partition'))}"]
     details.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}")
     for key, name in (("batch_size", "batch size"), ("optimizer", "optimizer")):
         if values(runs, key) != [None]:
@@ -41,7 +51,9 @@ def compared(runs: Sequence[RunRecord]) -> str:
 
 
 def about_target(runs: Sequence[RunRecord], target: float | None) -> str:
-    """Which target the table is about, and who chose it."""
+    """Which target the table is about, and who chose it; on streams there is none."""
+    if on_stream(runs):
+        return about_costs(runs)
     if target is not None:
         return f"Costs up to the first evaluation with accuracy {short(target)} or more."
     target = choose_target(runs)
@@ -59,6 +71,8 @@ def about_figures(runs: Sequence[RunRecord], target: float | None) -> str:
     if not any(run.rows for run in runs):
         return ""
     marks = "Large marks: the first evaluation at the target. " if target is not None else ""
+    if any(row.get("drifts") for run in runs for row in run.rows):
+        marks += "Dotted lines: drifts, the steps at which a new concept begins. "
     return f"{marks}Drag to zoom in, double-click to see whole curves."
 
 
@@ -67,6 +81,8 @@ def finding(rows: Sequence[Row], target: float | None) -> str:
     seen = [row for row in rows if row.step is not None]
     if not seen:
         return "No run has been evaluated yet, so there is nothing to compare."
+    if streams := of_streams(rows):
+        return stream_finding(streams)
     top = max(seen, key=lambda row: row.best_accuracy or 0.0)
     highest = short(top.best_accuracy or 0.0)
     if target is None:
@@ -101,9 +117,19 @@ def _cheapest(reached: Sequence[Row], goal: str) -> str:
 
 
 def winner(rows: Sequence[Row]) -> Row | None:
-    """The run with the fewest bytes beside its synchronous run's, of those that can be compared."""
+    """The run with the fewest bytes beside its reference's, of those that can be compared."""
+    if streams := of_streams(rows):
+        return best_and_base(streams)[0]
     rivals = [row for row in rows if row.ratio is not None and row.recipe != "synchronous"]
     return max(rivals, key=lambda row: row.ratio or 0.0, default=None)
+
+
+def asked(rows: Sequence[Row], target: float | None) -> str:
+    """What the table answers, as a heading for it; nothing where no run reached an accuracy."""
+    if of_streams(rows):
+        last = max((row.step for row in rows if row.step is not None), default=0)
+        return f"what each lost and sent in {last:,} steps:"
+    return f"what each needed to reach {target:g}:" if target is not None else ""
 
 
 def time_finding(rows: Sequence[Row], link: str) -> str:
@@ -133,12 +159,6 @@ def workers(runs: Sequence[RunRecord]) -> str:
     """``10 workers``."""
     counts = values(runs, "workers")
     return f"{listed(counts)} {'worker' if counts == [1] else 'workers'}"
-
-
-def listed(items: Sequence[Any]) -> str:
-    """``a, b and c``."""
-    texts = [str(item) for item in items]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 def describe_link(text: str) -> str:

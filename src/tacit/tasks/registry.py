@@ -70,7 +70,9 @@ def _digits(data: str | Path | None) -> tuple[TensorData, TensorData]:
 
 
 def _generated(stream: Callable[..., StreamFactory], description: str) -> Source:
-    return Source(None, ("kamp-mlp",), description, stream, ONLINE, binary_loss, binary_correct)
+    return Source(
+        None, ("kamp-mlp", "linear"), description, stream, ONLINE, binary_loss, binary_correct
+    )
 
 
 TASKS: dict[str, Source] = {

@@ -15,6 +15,9 @@ Workers = npt.NDArray[np.int64]
 class Augmentation(ABC):
     """Chooses new members of a balancing set; at least one."""
 
+    #: Whether those who call may do without the others at all.
+    balances: bool = True
+
     @abstractmethod
     def add(
         self,
@@ -85,7 +88,9 @@ class Growing(Augmentation):
 
 
 class All(Augmentation):
-    """Everyone: each violation is a full synchronisation."""
+    """Everyone, at once: each violation is a full synchronisation (the published DynamicSync)."""
+
+    balances = False
 
     def add(
         self,

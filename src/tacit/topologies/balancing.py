@@ -88,7 +88,8 @@ class Balancing(Coordinated):
     ) -> tuple[list[int], Tensor, bool]:
         everyone = np.flatnonzero(star.present)
         members = np.flatnonzero(star.callers)
-        if len(members) == 0 or (self.counter and self._calls + len(members) >= len(everyone)):
+        enough = self.counter and self._calls + len(members) >= len(everyone)
+        if enough or len(members) == 0 or not self._strategy.balances:
             members = everyone
         draw = rng.numpy_stream(self.setting.seed, "balancing", step)
         mean, wave = aggregator.running(), 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from tacit.tasks.models.densenet import densenet121, densenet201
-from tacit.tasks.models.kamp import KampCNN, kamp_mlp
+from tacit.tasks.models.kamp import KampCNN, kamp_mlp, linear
 from tacit.tasks.models.lenet import LeNet5
 from tacit.tasks.models.mlp import mlp
 from tacit.tasks.models.vgg import VGG16Star
@@ -20,6 +20,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "densenet201": densenet201,
     "kamp-cnn": KampCNN,
     "kamp-mlp": kamp_mlp,
+    "linear": linear,
 }
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "densenet121",
     "densenet201",
     "kamp_mlp",
+    "linear",
     "mlp",
 ]

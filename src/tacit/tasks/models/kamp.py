@@ -46,3 +46,10 @@ def kamp_mlp() -> nn.Sequential:
     model = nn.Sequential(nn.Linear(150, 50), nn.ReLU(), nn.Linear(50, 1))
     glorot_normal(model)
     return model
+
+
+def linear() -> nn.Sequential:
+    """150-1: (b, 150) -> one logit (b, 1). 151 parameters."""
+    model = nn.Sequential(nn.Linear(150, 1))
+    glorot_normal(model)
+    return model

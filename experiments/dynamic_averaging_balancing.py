@@ -1,0 +1,90 @@
+"""Does partial balancing earn its place? Against a full synchronisation at every violation.
+
+    python experiments/dynamic_averaging_balancing.py [--quick] [--learners 10,30,100] [--out FILE]
+
+The random graphical model with three drifts; B = 10, b = 10, SGD at 0.1; every augmentation
+strategy, with and without the violation counter, at the same deltas.
+
+balancing.fewer_bytes   of the cells (delta, learners) that synchronise at all, the part in which
+                        the paper's protocol (one at random, with the counter) sends fewer bytes
+                        than a full synchronisation at every violation
+balancing.loss_ratio    its cumulative loss over the other's, the worst cell
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from _streams import Case, Outcome, check, finish, show, sweep
+
+DELTAS = (0.1, 0.3, 1, 3, 10)
+FULL, PAPER = "augmentation=all", "augmentation=one"
+VARIANTS = (
+    FULL,
+    PAPER,
+    "augmentation=one,counter=false",
+    "augmentation=nearest",
+    "augmentation=double",
+    "augmentation=hedge,counter=false",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="10 learners, few rounds")
+    parser.add_argument("--learners", default="10,30,100")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    learners, gap, deltas = [int(m) for m in args.learners.split(",")], 1000, DELTAS
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    if args.quick:
+        learners, gap, deltas, seeds = [10], 100, (0.3, 1), [0]
+    task = f"graphical:at={gap}/{2 * gap}"
+    cases = [
+        Case(task, f"dynamic_averaging:delta={delta},{variant}", m, 3 * gap, seed)
+        for m in learners
+        for seed in seeds
+        for delta in deltas
+        for variant in VARIANTS
+    ]
+    outcomes = sweep(cases, args.processes)
+    show(outcome for outcome in outcomes if outcome.case.seed == seeds[0])
+    cells = [cell(outcomes, m, delta) for m in learners for delta in deltas]
+    print(f"\n{'m':>4} {'delta':>6}  of bytes and loss with every violation a full one")
+    for one in cells:
+        versus = "  ".join(
+            f"{variant.removeprefix('augmentation=')} {ratios['bytes']:.2f} {ratios['loss']:.3f}"
+            for variant, ratios in one["versus_full"].items()
+        )
+        print(f"{one['learners']:4d} {one['delta']:6g}  {versus}")
+    paper = [one["versus_full"][PAPER] for one in cells if one["full_bytes"]]
+    checks = {
+        "balancing.fewer_bytes": check(
+            sum(ratios["bytes"] < 1 for ratios in paper) / len(paper), at_least=1
+        ),
+        "balancing.loss_ratio": check(max(ratios["loss"] for ratios in paper), at_most=1),
+    }
+    finish("dynamic_averaging_balancing", outcomes, checks, args.out, cells=cells)
+
+
+def cell(outcomes: list[Outcome], m: int, delta: float) -> dict:
+    """Sums over seeds, as ratios to those of a full synchronisation at every violation."""
+
+    def total(variant: str) -> tuple[int, float]:
+        recipe = f"dynamic_averaging:delta={delta},{variant}"
+        chosen = [o for o in outcomes if (o.case.workers, o.case.recipe) == (m, recipe)]
+        return sum(o.event_driven for o in chosen), sum(o.loss for o in chosen)
+
+    spent, loss = total(FULL)
+    versus = {}
+    for variant in VARIANTS[1:]:
+        own_bytes, own_loss = total(variant)
+        ratio = own_bytes / spent if spent else 1.0
+        versus[variant] = {"bytes": round(ratio, 4), "loss": round(own_loss / loss, 5)}
+    return {"learners": m, "delta": delta, "full_bytes": spent, "versus_full": versus}
+
+
+if __name__ == "__main__":
+    main()
