@@ -18,7 +18,7 @@ LAYERS = [
     {"tasks", "replicas"},
     {"optimizers"},
     {"triggers", "aggregators", "topologies", "training", "evaluation", "checkpoint"},
-    {"averaging", "gradients"},
+    {"averaging", "gradients", "late"},
     {"recipes"},
     {"simulate", "attached", "journal"},
     {"config"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
 from tacit.errors import TrainingDiverged, UserError
-from tacit.fleet import Fleet, Pending, Ready, Settled
+from tacit.fleet import Fleet, Pending, Settled
+from tacit.late import Late, late_of, settled_state
 from tacit.optimizers import OptimizerRows
 from tacit.replicas import Models
 from tacit.setting import Setting
@@ -83,8 +83,8 @@ class ModelAveraging:
         #: The last conversation with a coordinator, or None where there was none at the last step.
         self.settled: Settled | None = None
         #: A check whose decision is to come, and models that have left.
-        self._check: _Late | None = None
-        self._travelling: _Late | None = None
+        self._check: Late | None = None
+        self._travelling: Late | None = None
         #: The hosted workers' models as they left, ``(L, d)``.
         self._left: Tensor | None = None
 
@@ -141,7 +141,7 @@ class ModelAveraging:
         weights = None if self.participants.all() else self.participants
         message = self.fleet.mean_later(state, "monitoring", weights, self.lag)
         if self.lag:
-            self._check = _Late(step + self.lag, message)
+            self._check = Late(step + self.lag, message)
             return False
         return self._decide(message, step)
 
@@ -159,7 +159,7 @@ class ModelAveraging:
         message = self.aggregator.combine_later(
             self.fleet, self._left, "model", self.participants, self.overlap
         )
-        self._travelling = _Late(step + self.overlap, message)
+        self._travelling = Late(step + self.overlap, message)
 
     def _arrive(self, step: int) -> bool:
         assert self._travelling is not None
@@ -227,11 +227,15 @@ class ModelAveraging:
 
     def state_dict(self) -> dict[str, Any]:
         """What all workers share. What belongs to one worker is in :meth:`worker_state`."""
+        checked = self._state_size() if self.lag else 0
+        travels = self.reference.numel() if self.overlap else 0
         return {
             "reference": self.reference,
             "rounds": self.rounds,
-            "check": _settled(self._check, self._state_size() if self.lag else 0),
-            "travelling": _settled(self._travelling, self.reference.numel() if self.overlap else 0),
+            "check": settled_state(self._check, checked),
+            "travelling": settled_state(
+                self._travelling, self.reference.numel() if self.overlap else 0
+            ),
             "trigger": self.trigger.state_dict(),
             "topology": self.topology.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
@@ -242,8 +246,8 @@ class ModelAveraging:
         self.reference = state["reference"].to(device)
         self.rounds = state["rounds"]
         self.participants = self.topology.participants(self.rounds)
-        self._check = _unsettled(state["check"], device)
-        self._travelling = _unsettled(state["travelling"], device)
+        self._check = late_of(state["check"], device)
+        self._travelling = late_of(state["travelling"], device)
         self.trigger.load_state_dict(state["trigger"])
         self.topology.load_state_dict(state["topology"])
         if self.outer is not None:
@@ -289,30 +293,6 @@ def _check_topology(topology: Topology, optimizer_state: Travels, lag: int, over
                     f"{option} needs every worker in every round, and this recipe averages some "
                     "of them; leave it out"
                 )
-
-
-@dataclass(frozen=True)
-class _Late:
-    """A message that is used at a later step than it was sent."""
-
-    due: int
-    message: Pending
-
-
-#: No message is due at step 0. States have the same tensors whether one is on its way or not.
-_NONE = 0
-
-
-def _settled(late: _Late | None, columns: int) -> dict[str, Any]:
-    if late is None:
-        return {"due": _NONE, "value": torch.zeros(columns)}
-    return {"due": late.due, "value": late.message.wait()}
-
-
-def _unsettled(state: dict[str, Any], device: torch.device) -> _Late | None:
-    if state["due"] == _NONE:
-        return None
-    return _Late(state["due"], Ready(state["value"].to(device)))
 
 
 def consensus(fleet: Fleet, rows: Tensor, participants: Tensor | None = None) -> Tensor:

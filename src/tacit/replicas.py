@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tacit import rng
 from tacit.errors import UserError
 
 #: Rows start at multiples of this many elements, so that every row meets the same vector
@@ -76,6 +78,14 @@ class Replicas:
 
     def __len__(self) -> int:
         return len(self.parameters)
+
+    def scatter(self, noise: float, seed: int, workers: range) -> None:
+        """Add Gaussian noise of this standard deviation to every worker's model, each its own."""
+        if not 0 <= noise < math.inf:
+            raise UserError(f"the noise of the first models must be 0 or more, got {noise:g}")
+        for row, worker in zip(self.parameters, workers, strict=True):
+            stream = rng.torch_stream(seed, "first model", worker)
+            row += noise * torch.randn(self.d, generator=stream).to(row.device)
 
     # -- one worker's model
 

@@ -8,7 +8,6 @@ For example::
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,9 +25,8 @@ from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
 from tacit.replicas import Replicas
 from tacit.setting import Setting
-from tacit.tasks.batches import Batches, Order
-from tacit.tasks.feed import Feed, ShardFeed, StreamFeed
-from tacit.tasks.partition import partition as split
+from tacit.tasks.batches import Order
+from tacit.tasks.feed import feed_of
 from tacit.tasks.task import Task, parameter_groups
 from tacit.training import Execution, LocalTraining
 
@@ -69,7 +67,9 @@ class Simulation:
         batch_size = batch_size or task.batch_size
         _keep_freed_memory()
         self.stream = task.stream(fleet.size, batch_size, seed) if task.stream else None
-        feed, samples = self._feed(partition, batch_size, seed, order)
+        feed, samples = feed_of(
+            task, self.stream, partition, fleet.size, fleet.hosted, batch_size, seed, order
+        )
         with rng.scoped(seed, "model"):
             module = task.model()
         self.replicas = Replicas(
@@ -120,32 +120,13 @@ class Simulation:
         if averaging is not None:
             averaging.start(fleet, self.replicas, self.optimizer, self.setting)
         if noise:
-            self._scatter(noise, seed)
+            self.replicas.scatter(noise, seed, fleet.hosted)
         self._everyone = torch.ones(fleet.size, dtype=torch.bool)
         self.steps = 0
         self.synchronisations = 0
         self._compute_seconds = 0.0
         self._seconds = 0.0
         self.journal = Journal(fleet, self.stream)
-
-    def _feed(self, partition: str, size: int, seed: int, order: Order) -> tuple[Feed, list[int]]:
-        """The batches, and every worker's number of samples (of a stream: in a round)."""
-        fleet, data = self.fleet, self.task.train
-        if self.stream is not None:
-            if partition != "iid":
-                raise UserError(f"{self.task.name} is a stream, which is not partitioned")
-            return StreamFeed(self.stream, fleet.hosted), self.stream.sizes
-        shards = split(partition, data, fleet.size, seed)
-        batches = [Batches(shards[k], size, seed, k, order) for k in fleet.hosted]
-        return ShardFeed(data, batches), [len(shard) for shard in shards]
-
-    def _scatter(self, noise: float, seed: int) -> None:
-        """Every worker starts somewhere else, around the first reference."""
-        if not 0 <= noise < math.inf:
-            raise UserError(f"the noise of the first models must be 0 or more, got {noise:g}")
-        for row, worker in zip(self.replicas.parameters, self.fleet.hosted, strict=True):
-            stream = rng.torch_stream(seed, "first model", worker)
-            row += noise * torch.randn(len(row), generator=stream).to(row.device)
 
     # -- the loop
 

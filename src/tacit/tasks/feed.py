@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.tasks.batches import Batches
+from tacit.errors import UserError
+from tacit.tasks.batches import Batches, Order
 from tacit.tasks.data import Data
+from tacit.tasks.partition import partition as split
 from tacit.tasks.streams import Stream
+from tacit.tasks.task import Task
 
 
 class Feed(Protocol):
@@ -53,3 +56,26 @@ class StreamFeed:
             return self.stream.batches(workers, draws[0])
         pairs = [self.stream.batch(worker, t) for worker, t in zip(workers, draws, strict=True)]
         return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+
+def feed_of(
+    task: Task,
+    stream: Stream | None,
+    partition: str,
+    workers: int,
+    hosted: range,
+    size: int,
+    seed: int,
+    order: Order,
+) -> tuple[Feed, list[int]]:
+    """The hosted workers' batches, of ``size`` samples where the task is no stream, and how many
+    samples each of all ``workers`` has (of a stream: gets in a round)."""
+    if stream is not None:
+        if partition != "iid":
+            raise UserError(
+                f"{task.name} is a stream, which is not partitioned; leave out {partition!r}"
+            )
+        return StreamFeed(stream, hosted), stream.sizes
+    shards = split(partition, task.train, workers, seed)
+    batches = [Batches(shards[k], size, seed, k, order) for k in hosted]
+    return ShardFeed(task.train, batches), [len(shard) for shard in shards]
