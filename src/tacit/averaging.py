@@ -233,9 +233,7 @@ class ModelAveraging:
             "reference": self.reference,
             "rounds": self.rounds,
             "check": settled_state(self._check, checked),
-            "travelling": settled_state(
-                self._travelling, self.reference.numel() if self.overlap else 0
-            ),
+            "travelling": settled_state(self._travelling, travels),
             "trigger": self.trigger.state_dict(),
             "topology": self.topology.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
