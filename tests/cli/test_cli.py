@@ -90,6 +90,18 @@ def test_compare(here: Here, tmp_path: Path) -> None:
     assert "given twice" in twice.stderr
 
 
+def test_compare_on_a_stream(here: Here, tmp_path: Path) -> None:
+    recipes = ("periodic:period=5", "dynamic_averaging:delta=0.1,every=5", "no_sync")
+    options = ("--task", "graphical:at=10", "--steps", "20", "-k", "3", "--out", "c")
+    done = here("compare", *recipes, *options)
+    assert done.returncode == 0, done.stderr
+    assert "what each lost and sent in 20 steps:" in done.stdout
+    assert "needed to reach" not in done.stdout
+    for words in ("cumulative", "partial", "monitoring", *recipes):
+        assert words in done.stdout.split("what each")[1]
+    assert "What the coordinator arranged" in (tmp_path / "c" / "report.html").read_text()
+
+
 def test_list(here: Here, tmp_path: Path) -> None:
     done = here("list")
     assert done.returncode == 0

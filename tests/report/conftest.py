@@ -65,3 +65,64 @@ def comparison() -> list[RunRecord]:
         make_run("fda:theta=1.0", [0.2, 0.6, 0.85, 0.91], model=20, monitoring=5, checks=checks),
         make_run("local_sgd:period=5", [0.2, 0.5, 0.8, 0.84], model=40),
     ]
+
+
+def make_stream(
+    call: str,
+    losses: Sequence[float],
+    *,
+    sent: int = 0,
+    every: int = 10,
+    drifts: Sequence[int] = (),
+    conversations: Sequence[tuple[int, int, int, bool]] = (),
+    ended: bool = True,
+    folder: str = "run",
+    **settings: Any,
+) -> RunRecord:
+    """A run on a stream, with an evaluation after every 10 steps. ``losses``: of each step;
+    every step has one wrong answer. ``sent``: bytes at each ``every``-th step."""
+    name, options = parse_call(call)
+    config = dataclasses.asdict(RunConfig(name, options, **{"task": "graphical", **settings}))
+    rows = []
+    for last in range(10, len(losses) + 1, 10):
+        steps = range(last - 9, last + 1)
+        spent = sent * (last // every)
+        talks = [list(entry) for entry in conversations if entry[0] in steps]
+        rows.append(
+            {
+                "step": last,
+                "epoch": last / 2000,
+                "accuracy": 0.8,
+                "loss": 0.5,
+                "train_loss": 0.5,
+                "synchronisations": last // every if sent else 0,
+                "bytes": {"model": spent, "gradient": 0, "monitoring": 0, "control": 0},
+                "ring_bytes": spent,
+                "seconds": last * 0.5,
+                "step_seconds": 0.05,
+                "predicted_seconds": float(last),
+                "checks": [[step, called / 4, True] for step, called, *_ in talks],
+                "threshold": None,
+                "rounds": [[losses[step - 1], 1, sent * (step // every)] for step in steps],
+                "drifts": [step for step in drifts if step in steps],
+                "conversations": talks,
+            }
+        )
+    summary = {"finished": True, "error": None} if ended else {}
+    return RunRecord(Path("runs") / folder, config, rows, summary)
+
+
+@pytest.fixture
+def streams() -> list[RunRecord]:
+    """40 steps with a drift at step 21. periodic: 80.0 for 4000 bytes. dynamic_averaging: 80.4 for
+    400 bytes, with one full and two partial averages. serial and no_sync: nothing sent."""
+    steps = {"drifts": [21]}
+    talks = [(10, 1, 2, False), (21, 4, 4, True), (31, 2, 3, False)]
+    return [
+        make_stream("periodic:period=10", [2.0] * 40, sent=1000, **steps),
+        make_stream(
+            "dynamic_averaging:delta=1", [2.01] * 40, sent=100, conversations=talks, **steps
+        ),
+        make_stream("serial", [1.5] * 40, **steps),
+        make_stream("no_sync", [3.0] * 40, **steps),
+    ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from report.conftest import make_run
+from report.conftest import make_run, make_stream
 from tacit.report import write_report
 
 pytest.importorskip("plotly")
@@ -139,6 +139,27 @@ def test_runs_can_be_hidden_and_bars_shown_as_shares(visited: Visit) -> None:
     assert seen["share"][1] == pytest.approx(100, rel=0.1)
     assert seen["bytes"][1] == pytest.approx(3000, rel=0.1)
     assert "share" in seen["title"]
+
+
+def test_a_report_on_streams(tmp_path: Path) -> None:
+    talks = [(10, 1, 2, False), (20, 4, 4, True)]
+    runs = [
+        make_stream("periodic:period=10", [2.0] * 40, sent=1000, drifts=[21]),
+        make_stream("dynamic_averaging:delta=1", [2.1] * 40, sent=9, conversations=talks),
+        make_stream("no_sync", [3.0] * 40, drifts=[21]),
+    ]
+    runs[1].rows[2]["drifts"] = [21]
+    runs[2].config["recipe"] = LABEL
+    seen = visit(write_report(runs, tmp_path / "report.html"), tmp_path)
+    ids = re.findall(r'<div id="([\w-]+)" class="plot', seen.document)
+    drawn = {figure: seen.traces(figure) for figure in ids}
+    assert drawn == {
+        "loss-bytes": 3, "loss-steps": 3, "excess-steps": 3, "bytes-steps": 2,
+        # the target's marks are empty; two kinds of stems, their heads, and the violations
+        "accuracy-steps": 3, "kinds": 1, "conversations-1": 5,
+    }  # fmt: skip
+    assert seen.console == []
+    assert not re.search(r"<img[^>]*onerror", seen.document)
 
 
 def test_the_browser_would_have_told(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from report.conftest import make_run
 from tacit.errors import UserError
-from tacit.report import HEADINGS, choose_target, table
-from tacit.report.data import fewest_bytes, labels
+from tacit.report import choose_target, table
+from tacit.report.data import HEADINGS, fewest_bytes, labels
 from tacit.runs import RunRecord
 
 

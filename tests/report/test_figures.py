@@ -58,6 +58,15 @@ def test_styles_of_many_runs_are_all_different() -> None:
     drawn = styles(["synchronous", *["fda"] * 20, "synchronous"])
     assert len(set(drawn)) == 22
     assert drawn[0].colour == drawn[-1].colour
+    # where there are only marks, without dashes
+    assert len({(style.colour, style.mark) for style in drawn}) == 22
+
+
+def test_grey_is_for_runs_that_others_are_held_against() -> None:
+    serial, first, alone, second = styles(["serial", "periodic", "no_sync", "periodic"])
+    assert serial.colour == alone.colour
+    assert len({serial.colour, first.colour, second.colour}) == 3
+    assert serial.mark != alone.mark
 
 
 def test_bytes_by_kind_are_those_to_the_target(comparison: list[RunRecord]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.tasks import mlp_task
-from report.conftest import make_run
+from report.conftest import make_run, make_stream
 from tacit import Link, LocalFleet, Simulation
 from tacit.config import RunConfig
 from tacit.errors import MissingExtra, UserError
@@ -45,6 +45,19 @@ def test_nothing_of_a_run_becomes_markup() -> None:
     embedded = text.split('id="figures">')[1].split("</script>")[0]
     assert "<" not in embedded
     assert len(json.loads(embedded)) == 4
+
+
+def test_nothing_of_a_stream_becomes_markup() -> None:
+    attack = '</script><script>alert("1")</script><img src="http://example.org/x.png">'
+    talks = [(10, 1, 2, False)]
+    runs = [make_stream("no_sync", [1.0] * 20, sent=n, conversations=talks) for n in (0, 1)]
+    other = page(runs)
+    for run in runs:
+        run.config.update(recipe=attack, task=attack)
+    text = page(runs)
+    assert "alert(" in text
+    for tag in ("<script", "</script", "<img"):
+        assert text.count(tag) == other.count(tag)
 
 
 def test_the_page_refers_to_nothing_outside(comparison: list[RunRecord]) -> None:

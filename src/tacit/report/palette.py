@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 # After Paul Tol, "Colour Schemes" (SRON technical note, 2021), scheme "bright", made a little
-# lighter or darker where that helps on black or white; grey is kept for the synchronous run,
-# which the others are compared with.
+# lighter or darker where that helps on black or white; grey is kept for the runs that others are
+# held against: the synchronous one, and on streams the two without any communication.
 _RUNS = ("#3F7FC1", "#EE6677", "#2B9348", "#B0468C", "#CCA300", "#2BA6C6")
 _REFERENCE = "#7C828C"
+_REFERENCES = ("synchronous", "serial", "no_sync")
 _MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -33,10 +34,12 @@ def styles(recipes: Sequence[str]) -> list[Style]:
     drawn: list[Style] = []
     counts = {True: 0, False: 0}
     for recipe in recipes:
-        synchronous = recipe == "synchronous"
-        number = counts[synchronous]
-        counts[synchronous] += 1
-        turn = number if synchronous else number // len(_RUNS)
-        colour = _REFERENCE if synchronous else _RUNS[number % len(_RUNS)]
-        drawn.append(Style(colour, _MARKS[number % len(_MARKS)], _DASHES[turn % len(_DASHES)]))
+        grey = recipe in _REFERENCES
+        number = counts[grey]
+        counts[grey] += 1
+        turn = number if grey else number // len(_RUNS)
+        colour = _REFERENCE if grey else _RUNS[number % len(_RUNS)]
+        # there are as many marks as colours: without a shift both would come again together
+        mark = _MARKS[(number if grey else number + turn) % len(_MARKS)]
+        drawn.append(Style(colour, mark, _DASHES[turn % len(_DASHES)]))
     return drawn

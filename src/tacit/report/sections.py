@@ -56,7 +56,7 @@ def main_table(rows: Sequence[Row], styles: Sequence[Style], least: int | None) 
 def notes(runs: Sequence[RunRecord], rows: Sequence[Row], least: int | None) -> str:
     """What a reader must know about the table and these runs."""
     streams = of_streams(rows)
-    texts = stream_notes(runs, streams) if streams else _notes_on_targets(rows, least)
+    texts = stream_notes(streams) if streams else _notes_on_targets(rows, least)
     for run, row in zip(runs, rows, strict=True):
         if not run.rows:
             texts.append(f"{row.label} has no evaluation, so there is nothing to draw.")
@@ -84,8 +84,11 @@ def _notes_on_targets(rows: Sequence[Row], least: int | None) -> list[str]:
 
 
 def _breakable(label: str) -> str:
-    """A label that may be broken between its options."""
-    return escape(label).replace(":", ":<wbr>").replace(",", ",<wbr>")
+    """A label that may be broken between its words and options."""
+    text = escape(label)
+    for mark in "_:,":
+        text = text.replace(mark, f"{mark}<wbr>")
+    return text
 
 
 def legend(labels: Sequence[str], styles: Sequence[Style]) -> str:

@@ -16,7 +16,7 @@ def table(runs: Sequence[RunRecord], target: float | None = None) -> Sequence[Ro
     ``target``: an accuracy; by default that of ``choose_target``. Raises UserError when there are
     no runs, the target is no accuracy, or a metrics file was not written by this library.
     """
-    return stream_rows(runs) if on_stream(runs) else rows_to_target(runs, target)
+    return stream_rows(runs, target) if on_stream(runs) else rows_to_target(runs, target)
 
 
 def headings(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from tacit.report.streams.rounds import conversations
 from tacit.report.thinning import Conversation, thin_conversations
 from tacit.runs import RunRecord
 
+#: With more conversations than this, marks are smaller.
+_ROOMY = 150
+
 
 def time_line(index: int, run: RunRecord, label: str, style: Style) -> Figure | None:
     """A stem for each conversation of one run, as high as it had members, and a mark at the number
@@ -24,17 +27,20 @@ def time_line(index: int, run: RunRecord, label: str, style: Style) -> Figure | 
     shown = thin_conversations(settled)
     full = [one for one in shown if one[3]]
     partial = [one for one in shown if not one[3]]
+    scale = 1.0 if len(shown) <= _ROOMY else 0.6
     calls = [called for _, called, _, _ in shown]
+    members = [[members for _, _, members, _ in part] for part in (full, partial)]
     heads = [
-        _heads("full synchronisation", full, _members(full), style.colour, "triangle-down", 10),
-        _heads("partial balancing", partial, _members(partial), PARTIAL, "circle", 8),
+        _heads("full synchronisation", full, members[0], style.colour, "triangle-down", 10 * scale),
+        _heads("partial balancing", partial, members[1], PARTIAL, "circle", 8 * scale),
     ]
     data = [
-        *(_stems(part, head) for part, head in zip((full, partial), heads, strict=True)),
+        _stems(full, heads[0], 2 * scale),
+        _stems(partial, heads[1], 2 * scale),
         *heads,
-        _heads("violations", shown, calls, VIOLATION, "line-ew-open", 6),
+        _heads("violations", shown, calls, VIOLATION, "line-ew-open", 6 * scale),
     ]
-    data[-1]["marker"]["line"] = {"width": 2.5}
+    data[-1]["marker"]["line"] = {"width": 2.5 * scale}
     workers = run.config["workers"]
     layout = blank({"title": {"text": STEPS.title}}, 260)
     layout["xaxis"]["range"] = [0, run.rows[-1]["step"] * 1.01]
@@ -76,7 +82,7 @@ def _heads(
     heights: list[int],
     colour: str,
     mark: str,
-    size: int,
+    size: float,
 ) -> dict[str, Any]:
     return {
         "type": "scatter",
@@ -90,7 +96,7 @@ def _heads(
     }
 
 
-def _stems(settled: Sequence[Conversation], heads: dict[str, Any]) -> dict[str, Any]:
+def _stems(settled: Sequence[Conversation], heads: dict[str, Any], width: float) -> dict[str, Any]:
     """All stems as one broken line, which goes where its heads go."""
     heads["legendgroup"] = heads["name"]
     xs: list[int | None] = []
@@ -106,12 +112,8 @@ def _stems(settled: Sequence[Conversation], heads: dict[str, Any]) -> dict[str, 
         "hoverinfo": "skip",
         "showlegend": False,
         "legendgroup": heads["name"],
-        "line": {"color": heads["marker"]["color"], "width": 2},
+        "line": {"color": heads["marker"]["color"], "width": width},
     }
-
-
-def _members(settled: Sequence[Conversation]) -> list[int]:
-    return [members for _, _, members, _ in settled]
 
 
 def _describe(one: Conversation) -> str:

@@ -18,12 +18,15 @@ from tacit.report.units import human_bytes
 #: About so many points has a curve that is not smoothed.
 _POINTS = 200
 
+#: A run that sent so many times more than another presses it to the ground.
+_APART = 20
+
 #: One run in a figure: its index, what it wrote down, its name and its looks.
 Drawn = tuple[int, Rounds, str, Style]
 
 
 def loss_over_steps(drawn: Sequence[Drawn], workers: Sequence[int]) -> Figure:
-    """The mean batch loss, smoothed. ``workers``: how many each of the runs has."""
+    """The mean batch loss, smoothed. ``workers``: how many trained, of each run."""
     size = window(max(len(record.steps) for _, record, _, _ in drawn))
     data = []
     for (index, record, label, style), count in zip(drawn, workers, strict=True):
@@ -97,7 +100,7 @@ def bytes_over_steps(drawn: Sequence[Drawn]) -> Figure | None:
         return None
     data = []
     for index, record, label, style in sending:
-        points = spread(_changes(record))
+        points = spread(_changes(record), 2 * _POINTS)
         data.append(
             {
                 **_trace(index, label, style),
@@ -114,12 +117,14 @@ def bytes_over_steps(drawn: Sequence[Drawn]) -> Figure | None:
     layout = _layout("bytes of all workers so far", sending)
     layout["yaxis"].update(tickformat="~s", rangemode="tozero")
     drifts = mark_drifts(layout, common_drifts([record for _, record, _, _ in sending]))
+    ends = [int(record.spent[-1]) for _, record, _, _ in sending]
+    hint = " Hide the largest above to see the small." if max(ends) > _APART * min(ends) else ""
     silent = [label for _, record, label, _ in drawn if record.spent[-1] == 0]
     left_out = f" Not drawn, since nothing was sent: {', '.join(silent)}." if silent else ""
     return Figure(
         id="bytes-steps",
         heading="Bytes against steps",
-        caption=f"What all workers together have sent and received.{drifts}{left_out}",
+        caption=f"What all workers together have sent and received.{hint}{drifts}{left_out}",
         data=data,
         layout=layout,
         half=True,

@@ -11,7 +11,7 @@ from tacit.report.figure import Figure
 from tacit.report.palette import Style
 from tacit.report.streams.curves import Drawn, bytes_over_steps, excess_over_steps, loss_over_steps
 from tacit.report.streams.drifts import mark_drifts
-from tacit.report.streams.rounds import common_drifts, read_rounds, streamed
+from tacit.report.streams.rounds import common_drifts, read_rounds, streamed, trained
 from tacit.report.streams.rows import StreamRow
 from tacit.report.streams.trade import loss_against_bytes
 from tacit.runs import RunRecord
@@ -32,7 +32,7 @@ def stream_figures(
     ]
     found = [
         loss_against_bytes(rows, styles),
-        loss_over_steps(drawn, [runs[index].config["workers"] for index, *_ in drawn]),
+        loss_over_steps(drawn, [trained(runs[index]) for index, *_ in drawn]),
         _excess(runs, rows, drawn),
         bytes_over_steps(drawn),
         _accuracy(runs, [row.label for row in rows], styles, drawn, target),
@@ -44,6 +44,7 @@ def _excess(
     runs: Sequence[RunRecord], rows: Sequence[StreamRow], drawn: Sequence[Drawn]
 ) -> Figure | None:
     """None for a single run, and where runs had different samples."""
+    drawn = [one for one in drawn if not rows[one[0]].sampled]
     samples = {
         tuple(setting(runs[index], key) for key in (*PROBLEM, "seed")) for index, *_ in drawn
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -85,18 +86,28 @@ def conversations(run: RunRecord) -> list[tuple[int, int, int, bool]]:
 
 def samples_per_step(run: RunRecord) -> int | None:
     """Samples of all workers together in one step; None where the configuration does not tell."""
-    if sampled(run):
-        return None
     task, size = run.config["task"], run.config["batch_size"]
     source = TASKS.get(task.partition(":")[0])
     if source is None or source.stream is None or source.training is None:
         return None
     rates = parse_rates(parse_call(task)[1].get("rates", "1"))
-    return sum(batch_sizes(run.config["workers"], size or source.training.batch_size, rates))
+    sizes = batch_sizes(run.config["workers"], size or source.training.batch_size, rates)
+    if not sampled(run):
+        return sum(sizes)
+    return sizes[0] * trained(run) if len(set(sizes)) == 1 else None
+
+
+def trained(run: RunRecord) -> int:
+    """How many workers train in a step."""
+    workers: int = run.config["workers"]
+    if not sampled(run):
+        return workers
+    # as in tacit.topologies.sampling.draw_workers
+    return max(1, math.ceil(float(run.config["options"]["fraction"]) * workers - 1e-9))
 
 
 def sampled(run: RunRecord) -> bool:
-    """Whether only a part of the workers trains at each step, and the others' samples are lost."""
+    """Whether only a part of the workers trains at a time; the others' samples are never seen."""
     options = run.config["options"]
     return options.get("fraction", 1) != 1 and options.get("period") is None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit.report.data import PROBLEM, Row, best, check, finished, labels, reference, setting
-from tacit.report.streams.rounds import conversations, read_rounds, samples_per_step
+from tacit.report.streams.rounds import conversations, read_rounds, sampled, samples_per_step
 from tacit.report.units import NONE, human_bytes, human_seconds, percent, versus
 from tacit.runs import RunRecord
 
@@ -23,6 +23,7 @@ class StreamRow(Row):
     ``loss``: all workers' batch losses before each step, summed. ``mistakes``: their wrong answers;
     ``error_rate``: these over all samples, None if their number is not known. ``full`` and
     ``partial``: averages of all models and of some, ``partial`` None if no coordinator chose.
+    ``sampled``: only a part of the workers trained at a time, so that losses cannot be compared.
     """
 
     loss: float | None = None
@@ -31,6 +32,7 @@ class StreamRow(Row):
     full: int | None = None
     partial: int | None = None
     last_accuracy: float | None = None
+    sampled: bool = False
 
     @property
     def remark(self) -> str:
@@ -63,18 +65,19 @@ class StreamRow(Row):
 
 
 def stream_headings(rows: Sequence[StreamRow]) -> tuple[str, ...]:
-    """The columns of the table, as :meth:`StreamRow.cells` fills them."""
+    """The columns of the table, as :meth:`StreamRow.cells` fills them. On a terminal they are wide
+    together, so they are broken; a page shows a line break as a space."""
     references = {row.reference.partition(":")[0] for row in rows if row.reference is not None}
     return (
         "recipe",
         "bytes",
-        f"vs {references.pop() if len(references) == 1 else REFERENCES[0]}",
+        f"vs\n{references.pop() if len(references) == 1 else REFERENCES[0]}",
         "monitoring",
-        "cumulative loss",
-        "error rate",
-        "full / partial",
-        "time on the link",
-        "last accuracy",
+        "cumulative\nloss",
+        "error\nrate",
+        "full /\npartial",
+        "time on\nthe link",
+        "last\naccuracy",
     )
 
 
@@ -113,6 +116,7 @@ def stream_rows(runs: Sequence[RunRecord], target: float | None = None) -> list[
                 full=whole if settled else last.get("synchronisations"),
                 partial=len(settled) - whole if settled else None,
                 last_accuracy=last.get("accuracy"),
+                sampled=sampled(run),
             )
         )
     return rows

@@ -17,11 +17,12 @@ _ALONG = 40
 
 def loss_against_bytes(rows: Sequence[StreamRow], styles: Sequence[Style]) -> Figure | None:
     """One mark a run, at the bytes and the cumulative loss of its end; a dashed line for a run that
-    sent nothing. None for fewer than two runs, and where nobody sent anything."""
+    sent nothing. Runs that did not see all samples are left out. None for fewer than two runs, and
+    where nobody sent anything."""
     drawn = [
         (index, row, style)
         for index, (row, style) in enumerate(zip(rows, styles, strict=True))
-        if row.loss is not None
+        if row.loss is not None and not row.sampled
     ]
     powers = [math.log10(row.total_bytes) for _, row, _ in drawn if row.total_bytes]
     if len(drawn) < 2 or not powers:

@@ -8,7 +8,6 @@ from tacit.report.streams.rounds import (
     Rounds,
     common_drifts,
     read_rounds,
-    sampled,
     samples_per_step,
     streamed,
 )
@@ -55,14 +54,18 @@ def _about_drifts(records: Sequence[Rounds]) -> str:
 def stream_finding(rows: Sequence[StreamRow]) -> str:
     """The headline."""
     seen = [row for row in rows if row.loss is not None]
+    seen = [row for row in seen if not row.sampled] or seen
     top, base = best_and_base(seen)
     if top is not None and base is not None:
         fewer = f"{times(top.ratio or 1.0)} times fewer bytes than {base.label}"
         return f"{top.label} sent {fewer}, with a cumulative loss {_change(top, base)}."
-    if base is not None and any(row.ratio for row in seen if row is not base):
+    rivals = [row for row in seen if _rivals(row, base)]
+    if base is not None and rivals:
+        near = min(rivals, key=lambda row: row.loss or 0.0)
         return (
-            f"No run sent clearly fewer bytes than {base.label} without a cumulative loss more "
-            f"than {_ALIKE:.0%} higher."
+            f"No run with clearly fewer bytes than {base.label} stayed within {_ALIKE:.0%} of its "
+            f"cumulative loss. The nearest is {near.label}: {_change(near, base)}, with "
+            f"{times(near.ratio or 1.0)} times fewer bytes."
         )
     reached = [row for row in seen if row.reached]
     top = min([r for r in reached if r.total_bytes] or reached or seen, key=lambda r: r.loss or 0)
@@ -104,16 +107,21 @@ def best_and_base(rows: Sequence[StreamRow]) -> tuple[StreamRow | None, StreamRo
     good = [
         (row, base)
         for row, base in pairs
-        if row is not base
-        and (row.ratio or 0.0) >= 1.05
-        and (row.loss or 0.0) <= (1 + _ALIKE) * (base.loss or 0.0)
+        if _rivals(row, base) and (row.loss or 0.0) <= (1 + _ALIKE) * (base.loss or 0.0)
     ]
     if good:
         return max(good, key=lambda pair: pair[0].ratio or 0.0)
     return None, pairs[0][1] if pairs else None
 
 
-def stream_notes(runs: Sequence[RunRecord], rows: Sequence[StreamRow]) -> list[str]:
+def _rivals(row: StreamRow, base: StreamRow | None) -> bool:
+    """Whether a run sent clearly less than ``base``, its reference."""
+    if base is None or row is base or row.reference != base.label:
+        return False
+    return (row.ratio or 0.0) >= 1.05
+
+
+def stream_notes(rows: Sequence[StreamRow]) -> list[str]:
     """What a reader must know about the table."""
     texts = []
     if any(row.step is not None and not row.reached for row in rows):
@@ -123,14 +131,16 @@ def stream_notes(runs: Sequence[RunRecord], rows: Sequence[StreamRow]) -> list[s
         texts.append(f"“vs” compares bytes with {listed(sorted(filter(None, references)))}.")
     if any(row.partial is not None for row in rows):
         texts.append(
-            "“full / partial”: averages of all models, and of as few as the coordinator needed. "
-            "Runs without a coordinator average all."
+            "“full / partial”: averages of all models, and of some. Runs without a coordinator "
+            "average all."
         )
     if any(row.step is not None and row.error_rate is None for row in rows):
         texts.append("Wrong answers are counted where the number of samples is not known.")
-    for run, row in zip(runs, rows, strict=True):
-        if sampled(run) and row.step is not None:
-            texts.append(f"{row.label} trains only some workers at a time: it saw fewer samples.")
+    texts += [
+        f"{row.label} trains some workers at a time. It saw fewer samples, so its loss is no match."
+        for row in rows
+        if row.sampled and row.step is not None
+    ]
     return texts
 
 
