@@ -29,9 +29,12 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet
 
-## bench: every benchmark in its short form
+SHORT := benchmarks/fda benchmarks/sketch benchmarks/simulation benchmarks/link benchmarks/streams \
+    experiments/dynamic_averaging_mnist experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing
+
+## bench: every benchmark and experiment in its short form
 bench: $(VENV)/.dev
-	for b in fda sketch simulation link; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$b.py --quick || exit 1; done
+	for b in $(SHORT); do OMP_NUM_THREADS=1 $(BIN)/python $$b.py --quick || exit 1; done
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -28,6 +28,10 @@ if not console.is_terminal:
     console = Console(highlight=False, width=120)
 
 
+#: Parameters of a stream that are the data it is made of.
+_DATA = ("train", "test")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tacit")
 def tacit() -> None:
@@ -87,12 +91,11 @@ def list_() -> None:
 
     recipes = Table("recipe", "options", "", title="recipes", title_justify="left", box=None)
     for name, function in RECIPES.items():
-        parameters = inspect.signature(function).parameters.values()
-        shown = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in parameters]
-        recipes.add_row(f"[bold]{name}", ", ".join(shown), _first_paragraph(function))
-    tasks = Table("task", "models", title="tasks", title_justify="left", box=None)
+        recipes.add_row(f"[bold]{name}", _options(function), _first_paragraph(function))
+    tasks = Table("task", "models", "options", "", title="tasks", title_justify="left", box=None)
     for name, source in TASKS.items():
-        tasks.add_row(f"[bold]{name}", ", ".join(source.models))
+        options = _options(source.stream) if source.stream is not None else ""
+        tasks.add_row(f"[bold]{name}", ", ".join(source.models), options, source.description)
     console.print(recipes)
     console.print()
     console.print(tasks)
@@ -178,6 +181,12 @@ def _now() -> str:
 
 def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
+
+
+def _options(function: Any) -> str:
+    """The parameters that a user may give, with their defaults; not the data of a stream."""
+    given = [p for p in inspect.signature(function).parameters.values() if p.name not in _DATA]
+    return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in given)
 
 
 def _first_paragraph(function: Any) -> str:
