@@ -2,8 +2,9 @@
 
     python experiments/dynamic_averaging_mnist.py [--quick] [--learners 10,30,100] [--out FILE]
 
-Every learner passes once through MNIST in its own order (Kamp et al. 2018; convolutional net of
-21,840 parameters, B = 10, b = 10, SGD at 0.1).
+Every learner goes through MNIST in its own order, as far as the rounds reach (1500, 1000 and 500
+of 6000 with 10, 30 and 100 learners); convolutional net of 21,840 parameters, B = 10, b = 10, SGD
+at 0.1, as in Kamp et al. 2018. With 10 learners, three seeds.
 
 stream.bytes_ratio    bytes of the best periodic protocol over those of the cheapest dynamic one
                       within 5 % of its cumulative loss; of all numbers of learners, the least
@@ -12,6 +13,7 @@ stream.bytes_ratio    bytes of the best periodic protocol over those of the chea
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from _streams import Case, Outcome, check, finish, show, sweep
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="digits, 4 learners")
     parser.add_argument("--learners", default="10,30,100")
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--seeds", default="0,1,2", help="of the smallest number of learners")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out")
     args = parser.parse_args()
@@ -50,22 +52,21 @@ def main() -> None:
     cases = [
         Case(task, recipe, m, rounds[m], seed)
         for m in learners
-        for seed in seeds
+        for seed in (seeds if m == min(learners) else seeds[:1])
         for recipe in RECIPES
     ]
     outcomes = sweep(cases, args.processes)
     show(outcomes)
-    ratios, comparisons = [], []
-    for m in learners:
-        for seed in seeds:
-            group = [o for o in outcomes if (o.case.workers, o.case.seed) == (m, seed)]
-            comparisons.append(found := compare(group))
-            ratios.append(found["bytes_ratio"])
-    checks = {"stream.bytes_ratio": check(min(ratios), at_least=10)}
+    groups = dict.fromkeys((case.workers, case.seed) for case in cases)
+    comparisons = [
+        compare([o for o in outcomes if (o.case.workers, o.case.seed) == group]) for group in groups
+    ]
+    least = min(found["bytes_ratio"] for found in comparisons)
+    checks = {"stream.bytes_ratio": check(least, at_least=10)}
     finish("dynamic_averaging_mnist", outcomes, checks, args.out, comparisons=comparisons)
 
 
-def compare(group: list[Outcome]) -> dict[str, object]:
+def compare(group: list[Outcome]) -> dict[str, Any]:
     """The cheapest dynamic protocol near the best periodic one, and what else is near it."""
     best = min((o for o in group if o.family == "periodic"), key=lambda o: o.loss)
     near = {
@@ -74,7 +75,7 @@ def compare(group: list[Outcome]) -> dict[str, object]:
             key=lambda o: o.total,
             default=None,
         )
-        for family in ("dynamic_averaging", "periodic", "fda", "fedavg")
+        for family in ("dynamic_averaging", "periodic", "fda", "fedavg", "no_sync")
     }
     dynamic = near["dynamic_averaging"]
     return {
