@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="10 learners, few rounds")
     parser.add_argument("--learners", default="10,30,100")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out")
     args = parser.parse_args()

@@ -2,9 +2,9 @@
 
     python experiments/dynamic_averaging_mnist.py [--quick] [--learners 10,30,100] [--out FILE]
 
-Every learner goes through MNIST in its own order, as far as the rounds reach (1500, 1000 and 500
-of 6000 with 10, 30 and 100 learners); convolutional net of 21,840 parameters, B = 10, b = 10, SGD
-at 0.1, as in Kamp et al. 2018. With 10 learners, three seeds.
+Every learner goes through MNIST in its own order, as far as the rounds reach (1000, 500 and 200 of
+6000 with 10, 30 and 100 learners); convolutional net of 21,840 parameters, B = 10, b = 10, SGD at
+0.1, after Kamp et al. 2018. Two seeds with 10 learners, one with more.
 
 stream.bytes_ratio    bytes of the best periodic protocol over those of the cheapest dynamic one
                       within 5 % of its cumulative loss; of all numbers of learners, the least
@@ -20,10 +20,10 @@ from _streams import Case, Outcome, check, finish, show, sweep
 #: How much worse than the best periodic one a protocol may be.
 CLOSE = 1.05
 CHECKED = 10
-DELTAS = (0.1, 0.3, 1, 3, 10, 30)
-THETAS = (0.1, 0.3, 1, 3, 10)
-PERIODS = (10, 20, 40, 80, 160)
-FRACTIONS = (0.3, 0.5, 0.7)
+DELTAS = (0.1, 0.3, 1, 3, 10)
+THETAS = (0.1, 0.3, 1, 3)
+PERIODS = (10, 20, 40, 80)
+FRACTIONS = (0.3, 0.7)
 
 RECIPES = [
     "no_sync",
@@ -34,19 +34,19 @@ RECIPES = [
     *(f"fda:theta={theta},every={CHECKED}" for theta in THETAS),
 ]
 #: Rounds by the number of learners, so that a run takes a minute or two.
-ROUNDS = {10: 1500, 30: 1000, 100: 500}
+ROUNDS = {10: 1000, 30: 500, 100: 200}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="digits, 4 learners")
     parser.add_argument("--learners", default="10,30,100")
-    parser.add_argument("--seeds", default="0,1,2", help="of the smallest number of learners")
+    parser.add_argument("--seeds", default="0,1", help="of the smallest number of learners")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out")
     args = parser.parse_args()
     task, learners, seeds = "mnist-stream", _numbers(args.learners), _numbers(args.seeds)
-    rounds = {m: ROUNDS.get(m, 500) for m in learners}
+    rounds = {m: ROUNDS.get(m, 200) for m in learners}
     if args.quick:
         task, learners, seeds, rounds = "digits-stream", [4], [0], {4: 140}
     cases = [
