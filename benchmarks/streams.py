@@ -48,6 +48,7 @@ def bare() -> tacit.Simulation:
     """The simulation's own learners, for their passes and steps alone."""
     run = simulation(tacit.no_sync())
     run.training.feed = Ready(run)  # type: ignore[assignment]
+    run.training.count = False
     return run
 
 

@@ -332,7 +332,7 @@ def test_against_plain_pytorch(name):
         return torch.optim.SGD(parameters, lr=local, momentum=0.0 if lr else 0.5)
 
     simulation, fired, plain, expected = both(recipe(), method, optimizer)
-    assert fired == expected
+    assert fired == ([] if name == "serial" else expected)  # it stands for no exchange
     if name.startswith("fda"):
         assert 0 < len(fired) < STEPS
     workers = torch.stack([plain.get(k) for k in range(K)]).float()

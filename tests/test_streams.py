@@ -67,11 +67,30 @@ def test_batched_and_looped_rounds_agree(execution):
 def test_unequal_rates():
     run = simulation("graphical:rates=1/3", tacit.dynamic_averaging(0.5, weights="rates"))
     assert not run.training.batched  # batches of 10 and of 30
-    assert run.setting.sample_counts().tolist() == [10, 30, 10, 30]
+    assert run.setting.sample_rates().tolist() == [10, 30, 10, 30]
     *_, last = run.run(6)
     assert len(last.rounds) == 6
     with pytest.raises(UserError, match="batches of one size"):
         simulation("graphical:rates=1/3", tacit.no_sync(), execution="batched")
+
+
+def test_serial_learns_from_all_samples_alike():
+    """With unequal rates the mean of the batches' means is not the mean over all samples."""
+    run = simulation("graphical:rates=1/9", tacit.serial())
+    x, y = run.stream.batches(range(K), 0)
+    module = run.replicas.bind(0)
+    run.task.loss(module(x), y).backward()
+    expected = run.replicas.gradients[0].clone()
+    before = run.replicas.parameters.clone()
+    run.step()
+    step = (before - run.replicas.parameters) / 0.1
+    torch.testing.assert_close(step, expected.expand(K, -1), rtol=1e-4, atol=1e-6)
+    assert run.synchronisations == 0  # it stands for no exchange
+
+
+def test_one_model_has_no_noise():
+    run = simulation("graphical", tacit.serial(), noise=0.1)
+    assert torch.equal(run.replicas.parameters, run.replicas.parameters[:1].expand(K, -1))
 
 
 def test_workers_may_start_around_a_common_model():

@@ -102,7 +102,12 @@ class ModelAveraging:
             return False
         if isinstance(self.topology, Coordinated):
             return self._coordinate(self.topology, step)
-        self._synchronise(self._combined(self.models.parameters))
+        model = self._combined(self.models.parameters)
+        if not math.isfinite(float(model.sum())):
+            raise TrainingDiverged(
+                f"the mean of the models is not finite at step {step}; lower the learning rate"
+            )
+        self._synchronise(model)
         return True
 
     def _coordinate(self, topology: Coordinated, step: int) -> bool:
@@ -251,11 +256,12 @@ class ModelAveraging:
         if self.outer is not None:
             self.outer.load_state_dict(state["outer"])
 
-    def begin_again(self, reference: Tensor) -> None:
-        """Go on as after a synchronisation at this model ``(d,)``, whatever was on its way."""
+    def begin_again(self, reference: Tensor, step: int) -> None:
+        """Go on after this step as after a synchronisation at this model ``(d,)``, whatever was on
+        its way."""
         self.reference = reference
         self._check = self._travelling = self._left = None
-        self.topology.start(self.topology.setting)
+        self.topology.begin_again(step)
 
     def worker_state(self, row: int) -> dict[str, Any]:
         """What belongs to the worker in this row: its model as it left, if models travel; and what

@@ -15,7 +15,7 @@ import torch
 
 from tacit.aggregators import OuterOptimizer, WeightedMean
 from tacit.averaging import ModelAveraging, Travels
-from tacit.errors import unknown
+from tacit.errors import UserError, unknown
 from tacit.gradients import GradientExchange
 from tacit.optimizers import OptimizerFactory
 from tacit.topologies import Balancing, Drawn, Sampled
@@ -143,24 +143,32 @@ def no_sync() -> Recipe:
 
 
 def serial() -> Recipe:
-    """One learner that gets all workers' samples: a step with the mean of their gradients, which
-    costs nothing here. What no method can do better than."""
-    return Recipe("serial", gradients=GradientExchange(charged=False))
+    """One learner that gets all workers' samples: a step with their mean gradient, which costs
+    nothing here. What no method can do better than."""
+    return Recipe("serial", gradients=GradientExchange(WeightedMean("rates"), charged=False))
 
 
 def fedavg(
-    fraction: float = 1.0, epochs: float = 1.0, lr: float = 0.01, period: int | None = None
+    fraction: float = 1.0,
+    epochs: float | None = None,
+    lr: float | None = None,
+    period: int | None = None,
 ) -> Recipe:
     """FedAvg (McMahan et al. 2017): each round, a sampled ``fraction`` of the workers runs
-    ``epochs`` local epochs of SGD; their models are averaged, weighted by their numbers of samples.
-    Where these differ, an epoch is the average worker's: all take the same number of steps a round.
+    ``epochs`` (by default 1) local epochs of SGD at ``lr`` (0.01); their models are averaged,
+    weighted by their numbers of samples. Where these differ, an epoch is the average worker's: all
+    take the same number of steps a round.
 
     With ``period``, as on streams, which do not wait (Kamp et al. 2018, sigma_{b,C}): everybody
-    trains with the task's optimizer, and every ``period`` steps a sampled part is averaged.
+    trains with the task's optimizer, and every ``period`` steps a sampled part goes on from its
+    plain mean. Raises UserError for ``epochs`` or ``lr`` beside it.
     """
     if period is not None:
+        if epochs is not None or lr is not None:
+            raise UserError("epochs and lr belong to rounds of epochs; leave them out, or period")
         averaging = ModelAveraging(Every(period), topology=Drawn(fraction))
         return Recipe("fedavg", averaging=averaging)
+    epochs, lr = 1.0 if epochs is None else epochs, 0.01 if lr is None else lr
     return _fedopt("fedavg", None, fraction, epochs, lr)
 
 

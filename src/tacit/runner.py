@@ -138,7 +138,8 @@ def _summary(
 ) -> dict[str, Any]:
     ledger = simulation.fleet.ledger
     final = last.as_dict() if last else {}
-    final.pop("checks", None)
+    for by_step in ("checks", "rounds", "conversations", "drifts"):
+        final.pop(by_step, None)
     return {
         "recipe": config.label,
         "finished": error is None,

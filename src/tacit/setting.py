@@ -12,7 +12,8 @@ from torch import Tensor
 class Setting:
     """``workers``: K. ``d``: number of trainable parameters. ``steps_per_epoch``: local steps in
     which all workers together see as many samples as there are; None: not known. ``samples``: how
-    many samples each worker has, shape ``(K,)``; equal if not given."""
+    many samples each worker has, ``rates``: how many it learns from in a step, both ``(K,)`` and
+    equal if not given."""
 
     workers: int
     d: int
@@ -20,9 +21,17 @@ class Setting:
     steps_per_epoch: float | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     samples: Tensor | None = None
+    rates: Tensor | None = None
 
     def sample_counts(self) -> Tensor:
         """Samples of each worker, ``(K,)`` float64."""
-        if self.samples is None:
+        return self._or_equal(self.samples)
+
+    def sample_rates(self) -> Tensor:
+        """Samples of each worker's step, ``(K,)`` float64."""
+        return self._or_equal(self.rates)
+
+    def _or_equal(self, numbers: Tensor | None) -> Tensor:
+        if numbers is None:
             return torch.ones(self.workers, dtype=torch.float64)
-        return self.samples.to(torch.float64)
+        return numbers.to(torch.float64)

@@ -41,7 +41,8 @@ class Simulation:
     ``partition``: how the training data is split, as on the command line (``iid``, ``sorted:0.6``,
     ``label:0``, ``dirichlet:0.5``, ...). ``order``: ``shuffle`` or ``resample``, see ``Batches``.
     ``optimizer``: overrides the task's; a recipe's own comes first. ``link``: of the virtual clock.
-    ``noise``: standard deviation of what is added to every worker's first model, each its own.
+    ``noise``: standard deviation of what is added to every worker's first model, each its own;
+    where gradients are exchanged there is one model, and none is.
     A task that is a stream gives every worker fresh samples; it is not partitioned.
     Raises UserError where the pieces do not fit, TrainingDiverged when a loss is not finite.
     """
@@ -114,12 +115,13 @@ class Simulation:
             steps_per_epoch=self.steps_per_epoch,
             device=torch.device(device),
             samples=torch.tensor(samples),
+            rates=torch.tensor(self.stream.sizes) if self.stream is not None else None,
         )
         if recipe.gradients is not None:
             recipe.gradients.start(fleet, self.replicas, self.setting)
         if averaging is not None:
             averaging.start(fleet, self.replicas, self.optimizer, self.setting)
-        if noise:
+        if noise and recipe.gradients is None:
             self.replicas.scatter(noise, seed, fleet.hosted)
         self._everyone = torch.ones(fleet.size, dtype=torch.bool)
         self.steps = 0
@@ -167,7 +169,8 @@ class Simulation:
         stepped = time.perf_counter()
         fired = recipe.averaging.step(self.steps) if recipe.averaging is not None else False
 
-        synchronised = fired or recipe.gradients is not None
+        exchanged_gradients = recipe.gradients is not None and recipe.gradients.charged
+        synchronised = fired or exchanged_gradients
         self.synchronisations += synchronised
         self.journal.note(self.steps, losses, self.training.mistakes, recipe.averaging, fired)
         computed = (backward - began) + (stepped - exchanged)

@@ -9,7 +9,7 @@ from helpers import quarrels
 from helpers.spawn import run_processes
 
 
-@pytest.mark.parametrize("recipe", ["fda", "fda-late", "local_sgd", "diloco"])
+@pytest.mark.parametrize("recipe", ["fda", "fda-late", "dynamic", "local_sgd", "diloco"])
 @pytest.mark.parametrize("ddp", [False, True])
 def test_two_islands_of_two_do_what_two_workers_with_larger_batches_do(recipe, ddp):
     four = run_processes(quarrels.islands, 4, recipe, ddp, [12] * 4)
@@ -17,7 +17,7 @@ def test_two_islands_of_two_do_what_two_workers_with_larger_batches_do(recipe, d
     for island in (0, 1):
         one, other = four[2 * island : 2 * island + 2]
         assert torch.equal(one["rows"], other["rows"])
-    assert not torch.equal(four[0]["rows"][1], four[2]["rows"][1])
+    assert not torch.equal(four[0]["rows"], four[2]["rows"])
     for result in four:
         assert result["fired"] == two[0]["fired"]
         torch.testing.assert_close(result["finished"], two[0]["finished"])
@@ -25,7 +25,7 @@ def test_two_islands_of_two_do_what_two_workers_with_larger_batches_do(recipe, d
         assert result["stats"]["bytes"]["model"] == two[0]["stats"]["bytes"]["model"]
 
 
-@pytest.mark.parametrize("recipe", ["fda", "local_sgd", "local_sgd-overlap"])
+@pytest.mark.parametrize("recipe", ["fda", "dynamic", "local_sgd", "local_sgd-overlap"])
 @pytest.mark.parametrize("steps", [[4, 4, 9, 9], [9, 9, 5, 5], [5, 8, 6, 3], [1, 5, 1, 1]], ids=str)
 def test_islands_and_their_members_may_run_out_of_data(recipe, steps):
     results = run_processes(quarrels.islands, 4, recipe, False, steps, timeout=60)
@@ -33,3 +33,9 @@ def test_islands_and_their_members_may_run_out_of_data(recipe, steps):
         assert (result["finished"] == 0).sum() == 0
         assert torch.equal(result["finished"], results[0]["finished"])
         assert result["steps"] == max(steps)
+
+
+def test_all_of_an_island_are_told_that_a_model_was_refused():
+    for said, took in run_processes(quarrels.poisoned_island, 4, timeout=60):
+        assert "worker 1 sent a model that is not finite" in said
+        assert took < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from helpers.shared import once
 from helpers.spawn import run_processes, run_survivors
 from tacit.errors import PeerError, PeerLost
 from tacit.fleet import Fleet, Ledger, Link, LocalFleet, ProcessGroupFleet, Star
+from tacit.fleet.conversation import _Post
 from tacit.fleet.star import CONTROL, Settled, charge
 
 K, N = 6, 40
@@ -191,3 +193,35 @@ def test_a_process_that_is_gone(gone):
     for rank, said in enumerate(run_survivors(bereaved, 3, gone)):
         if rank != gone:
             assert "a peer is gone or did not answer in time" in said
+
+
+def bereaved_in_the_middle(rank: int) -> tuple[str, float]:
+    """Rank 1 is gone once the coordinator has everybody's report; when each of the others knows,
+    though the coordinator's process goes on for a while."""
+    fleet = ProcessGroupFleet(1)
+
+    def lead(star: Star) -> tuple[list[int], Tensor, bool]:
+        time.sleep(0.5)  # until rank 1 is gone
+        return [0, 1], star.rows([0, 1]).sum(0), False
+
+    if rank == 1:
+        post = _Post(fleet)
+        post.wait([post.send(torch.tensor([[-float(N), 1.0]]).double(), 0)])
+        time.sleep(0.2)
+        os._exit(0)
+    began, said = time.monotonic(), "nothing"
+    try:
+        fleet.coordinate(torch.zeros(1, N), torch.tensor([rank == 0]), torch.ones(1), lead)
+    except PeerLost as error:
+        said = str(error)
+    took = time.monotonic() - began
+    time.sleep(0 if rank else 3)
+    return said, took
+
+
+def test_all_who_are_left_know_at_once():
+    results = run_survivors(bereaved_in_the_middle, 4)
+    for rank in (0, 2, 3):
+        said, took = results[rank]
+        assert "a peer is gone or did not answer in time" in said
+        assert took < 2.5

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ import tacit
 from helpers.loops import RECIPES, batches, model_of, vector
 from helpers.tasks import conv_task, mlp_task
 from tacit.errors import PeerError, PeerLost
+from tacit.fleet import IslandFleet
+from tacit.setting import Setting
 
 
 def disagree(worker: int, what: str) -> str:
@@ -159,3 +162,22 @@ def poison(worker: int, workers: int, recipe: str) -> str:
         sync.detach()
         return str(error)
     return "nothing"
+
+
+def poisoned_island(worker: int) -> tuple[str, float]:
+    """Two islands of two; the second one's model becomes NaN. What all are told, and when."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replica", "island"))
+    fleet = IslandFleet(mesh["replica"].get_group(), mesh["island"].get_group())
+    averaging = tacit.dynamic_averaging(1.0, every=1).averaging
+    assert averaging is not None
+    row = torch.zeros(1, 5)
+    if worker >= 2:
+        row[0, 3] = torch.nan
+    models = SimpleNamespace(parameters=row, gradients=row, buffers=torch.zeros(1, 0))
+    averaging.start(fleet, models, None, Setting(2, 5))  # type: ignore[arg-type]
+    began = time.monotonic()
+    try:
+        averaging.step(1)
+    except PeerError as error:
+        return str(error), time.monotonic() - began
+    return "nothing", 0.0

@@ -15,7 +15,7 @@ from torch import Tensor
 import tacit
 from helpers.tasks import SGD, mlp_task
 from tacit.averaging import ModelAveraging
-from tacit.errors import PeerError, UserError
+from tacit.errors import PeerError, TrainingDiverged, UserError
 from tacit.fleet import LocalFleet
 from tacit.rng import torch_stream
 from tacit.setting import Setting
@@ -40,8 +40,8 @@ def started(
     delta: float, workers: int, topology: Any, samples: list[int] | None = None, every: int = 1
 ) -> ModelAveraging:
     averaging = ModelAveraging(LocalCondition(delta, every), topology=topology)
-    own = torch.tensor(samples) if samples else None
-    setting = Setting(workers, D, seed=5, samples=own)
+    rates = torch.tensor(samples) if samples else None
+    setting = Setting(workers, D, seed=5, rates=rates)
     averaging.start(LocalFleet(workers), Rows(workers), None, setting)  # type: ignore[arg-type]
     return averaging
 
@@ -228,6 +228,36 @@ def test_a_restored_coordinator_goes_on_as_before(seed: int, augmentation: str) 
     assert torch.equal(advance(second, range(5, 9)), expected)
 
 
+def test_after_a_take_over_samples_are_counted_anew():
+    averaging = started(1.0, 3, Balancing("all", weights="samples"))
+    averaging.load_state_dict({**averaging.state_dict(), "reference": torch.zeros(D)})
+    averaging.begin_again(torch.zeros(D), 1000)
+    rows = averaging.models.parameters
+    rows[:] = torch.tensor([[2.0], [-1.0], [2.0]]).expand(3, D)
+    averaging.step(1010)  # 10 steps of each: the plain mean, not 1010
+    assert averaging.topology._weights(1020).tolist() == [10.0, 10.0, 10.0]
+    torch.testing.assert_close(rows, torch.ones(3, D))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_statistics_that_are_not_finite_are_refused_too(bad):
+    averaging = started(1.0, 3, Balancing("all"))
+    averaging.buffers = "average"
+    averaging.models.buffers = torch.zeros(3, 2)
+    averaging.models.buffers[1, 1] = bad
+    averaging.models.parameters[0] += 3.0
+    with pytest.raises(PeerError, match="worker 1 sent a model that is not finite"):
+        averaging.step(1)
+
+
+def test_a_mean_that_is_not_finite_stops_the_run():
+    averaging = ModelAveraging(LocalCondition(1.0, 1))  # everyone, without a coordinator
+    averaging.start(LocalFleet(3), Rows(3), None, Setting(3, D))  # type: ignore[arg-type]
+    averaging.models.parameters[1, 0] = float("nan")
+    with pytest.raises(TrainingDiverged, match="the mean of the models is not finite at step 4"):
+        averaging.step(4)
+
+
 # -- FedAvg among workers that never rest
 
 
@@ -277,7 +307,10 @@ def test_with_all_drawn_it_is_periodic_averaging():
         (lambda: Drawn(0.5, "nobody"), "the mean goes to drawn or everyone, not 'nobody'"),
         (lambda: LocalCondition(-1.0), "delta must be a number, at least 0, got -1"),
         (lambda: LocalCondition(float("nan")), "delta must be"),
-        (lambda: LocalCondition(1.0, 0), "checks must be at least 1 step apart"),
+        (lambda: LocalCondition(1.0, 0), "time between checks must be at least 1 step"),
+        (lambda: LocalCondition(1.0, 2.5), "time between checks .* a whole number, got 2.5"),
+        (lambda: Balancing(counter="no"), "counter is true or false, not 'no'"),
+        (lambda: tacit.fedavg(0.5, period=3, lr=0.1), "epochs and lr belong to rounds of epochs"),
         (
             lambda: ModelAveraging(LocalCondition(1.0), topology=Balancing(), lag=1),
             "lag needs every worker",

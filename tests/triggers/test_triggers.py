@@ -182,14 +182,14 @@ def test_a_fraction_of_a_step_is_one_step():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Every(0), "at least 1 step, got 0"),
+        (lambda: Every(0), "at least 1 step, a whole number, got 0"),
         (lambda: EveryEpochs(0), "above 0, got 0"),
         (lambda: EveryEpochs(float("nan")), "above 0, got nan"),
         (lambda: EveryEpochs(float("inf")), "finite"),
         (lambda: ModelVariance(-1.0, Naive()), "at least 0, got -1"),
         (lambda: ModelVariance(float("nan"), Naive()), "theta must be a finite number"),
         (lambda: ModelVariance(float("inf"), Naive()), "theta must be a finite number"),
-        (lambda: ModelVariance(1.0, Naive(), every=0), "at least 1 step apart, got 0"),
+        (lambda: ModelVariance(1.0, Naive(), every=0), "at least 1 step, a whole number, got 0"),
     ],
 )
 def test_impossible_settings(make, message):

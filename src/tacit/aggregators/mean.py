@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -29,13 +31,18 @@ class Mean(Aggregator):
 
 
 class WeightedMean(Mean):
-    """The mean weighted by each worker's number of samples (McMahan et al. 2017, FedAvg)."""
+    """The mean weighted by each worker's number of samples (McMahan et al. 2017, FedAvg).
 
-    def __init__(self) -> None:
+    ``by``: ``samples`` that it has, or ``rates``, those of a step.
+    """
+
+    def __init__(self, by: Literal["samples", "rates"] = "samples") -> None:
+        self.by = by
         self.samples = torch.empty(0)
 
     def start(self, setting: Setting) -> None:
-        self.samples = setting.sample_counts()
+        rates = self.by == "rates"
+        self.samples = setting.sample_rates() if rates else setting.sample_counts()
 
     def combine_later(
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0

@@ -106,13 +106,15 @@ def attach(
         introductions = _handshake(fleet, recipe, flat, samples, promise)
         if keeper.latest is None and initial == "broadcast":
             _broadcast(fleet, flat)
+        weights = torch.tensor([worker["own samples"] for worker in introductions])
         setting = Setting(
             workers=fleet.size,
             d=flat.d,
             seed=seed,
             steps_per_epoch=steps_per_epoch,
             device=flat.parameters.device,
-            samples=torch.tensor([worker["own samples"] for worker in introductions]),
+            samples=weights,
+            rates=weights,
         )
         if exchange is not None and inside is not None:
             exchange.start(inside, flat, setting)

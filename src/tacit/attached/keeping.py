@@ -70,7 +70,7 @@ class Keeper:
         if self.folder is None or not self._writes:
             return None
         if self.averaging is not None:
-            self.averaging.begin_again(self.averaging.reference)  # what travelled is lost
+            self.averaging.begin_again(self.averaging.reference, steps)  # what travelled is lost
         state = self.state_dict(steps, synchronisations)
         own = state["worker"][str(self.worker)]
         return checkpoint.write_remains(
@@ -158,7 +158,7 @@ class Keeper:
         self.flat.load_state_dict({**own["model"], "parameters": model})
         if self.averaging is not None:
             self.averaging.load_state_dict(shared["averaging"])
-            self.averaging.begin_again(model.clone())
+            self.averaging.begin_again(model.clone(), int(shared["steps"]))
 
     # -- the optimizer, as an exchange sees it
 

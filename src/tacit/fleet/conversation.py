@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tacit.errors import PeerError
+from tacit.errors import PeerError, PeerLost
 from tacit.fleet.star import Lead, Mask, Settled, Star, settle
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: The coordinator's words are four numbers, 16 bytes; the first says what follows.
 _REQUEST = 1  # the worker whose row is wanted
 _CLOSE = 2  # whole, waves; then two masks, then the combination for those who get it
-_STOP = 3  # the length of the reason; then the reason
+_STOP = 3  # the length of the reason, whether a peer is gone; then the reason
 
 
 def converse(fleet: ProcessGroupFleet, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
@@ -67,9 +68,18 @@ class _Post:
             self.device
         )
 
-    def tell(self, *tensors: Tensor) -> None:
-        """Send these to every other process, and wait until they are gone."""
-        self.wait([self.send(tensor, rank) for rank in self.others for tensor in tensors])
+    def stop(self, error: Exception) -> None:
+        """Tell every other process why there is no more to say; those who can be told."""
+        reason = torch.frombuffer(bytearray(str(error).encode() or b"?"), dtype=torch.uint8)
+        lost = isinstance(error, PeerLost)
+        words = [self.word(_STOP, len(reason), lost), reason.to(self.device)]
+        sending = []
+        for rank in self.others:
+            with contextlib.suppress(PeerLost):
+                sending += [self.send(tensor, rank) for tensor in words]
+        for work in sending:
+            with contextlib.suppress(PeerLost):
+                self.wait([work])
 
     def _global(self, rank: int) -> int:
         group = self.fleet.group
@@ -77,21 +87,25 @@ class _Post:
 
 
 def _lead(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+    try:
+        return _talk(post, rows, reports, lead)
+    except Exception as error:
+        post.stop(error)
+        raise
+
+
+def _talk(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
     fleet = post.fleet
     every = [reports, *(torch.zeros(fleet.counts[r], 2).double() for r in post.others)]
     every = [part.to(post.device) for part in every]
     post.wait([post.receive(every[rank], rank) for rank in post.others])
     heard = torch.cat(every).cpu()
     held = _sent_by_callers(post, rows, heard[:, 0].long().tolist())
-    try:
-        settled = settle(_ProcessStar(post, rows, heard, held), lead)
-    except Exception as error:
-        reason = torch.frombuffer(bytearray(str(error).encode()), dtype=torch.uint8)
-        post.tell(post.word(_STOP, len(reason)), reason.to(post.device))
-        raise
+    settled = settle(_ProcessStar(post, rows, heard, held), lead)
     masks = np.stack([settled.callers, settled.members])
     packed = torch.from_numpy(np.packbits(masks, axis=1)).to(post.device)
-    post.tell(post.word(_CLOSE, settled.whole, settled.waves), packed)
+    closing = [post.word(_CLOSE, settled.whole, settled.waves), packed]
+    post.wait([post.send(tensor, rank) for rank in post.others for tensor in closing])
     assert settled.combination is not None
     receiving = _processes(post, settled.receivers())
     post.wait([post.send(settled.combination, rank) for rank in post.others if receiving[rank]])
@@ -106,7 +120,8 @@ def _follow(post: _Post, rows: Tensor, reports: Tensor) -> Settled:
         word, first, second, _ = post.get(post.word(), 0).tolist()
         if word == _STOP:
             reason = post.get(torch.zeros(first, dtype=torch.uint8, device=post.device), 0)
-            raise PeerError(reason.cpu().numpy().tobytes().decode(errors="replace"))
+            text = reason.cpu().numpy().tobytes().decode(errors="replace")
+            raise PeerLost(text) if second else PeerError(text)
         if word == _CLOSE:
             break
         sending.append(post.send(rows[first - fleet.hosted.start], 0))
@@ -145,10 +160,12 @@ class _ProcessStar(Star):
     def _rows(self, workers: Sequence[int]) -> Tensor:
         wanted = [worker for worker in workers if worker not in self._held]
         post = self._post
-        post.wait([post.send(post.word(_REQUEST, w), post.rank_of[w]) for w in wanted])
-        arriving = []
-        for worker in wanted:
-            row = self._held[worker] = torch.empty_like(self._held[0])
-            arriving.append(post.receive(row, post.rank_of[worker]))
-        post.wait(arriving)
+        while wanted:
+            # one of each process at a time: it answers before it hears the next request
+            ranks = {post.rank_of[worker]: worker for worker in reversed(wanted)}
+            post.wait([post.send(post.word(_REQUEST, w), rank) for rank, w in ranks.items()])
+            for worker in ranks.values():
+                self._held[worker] = torch.empty_like(self._held[0])
+            post.wait([post.receive(self._held[w], rank) for rank, w in ranks.items()])
+            wanted = [worker for worker in wanted if worker not in self._held]
         return torch.stack([self._held[worker] for worker in workers])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tacit.errors import PeerError, PeerLost
 from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Pending
 from tacit.fleet.ledger import SMALL_MESSAGE
@@ -57,24 +59,41 @@ class IslandFleet(AttendedFleet):
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         """The islands' first processes talk with the coordinator, and tell the others."""
-        said = torch.zeros(2 * self.size + 3, dtype=torch.int64, device=self.device)
-        settled = None
+        if self.inhabitants == 1:
+            return super()._converse(rows, reports, lead)
+        settled, error = None, None
         if self.place == 0:
-            settled = super()._converse(rows, reports, lead)
+            try:
+                settled = super()._converse(rows, reports, lead)
+            except PeerError as refusal:
+                error = refusal
+        self._tell_error(error)
+        said = torch.zeros(2 * self.size + 3, dtype=torch.int64, device=self.device)
+        if settled is not None:
+            masks = torch.from_numpy(np.concatenate([settled.callers, settled.members])).long()
             got = settled.combination is not None
-            said = torch.cat(
-                [
-                    torch.from_numpy(settled.callers).long(),
-                    torch.from_numpy(settled.members).long(),
-                    torch.tensor([settled.whole, settled.waves, got]),
-                ]
-            ).to(self.device)
-        told = self._tell(said).cpu()
+            said = torch.cat([masks, torch.tensor([settled.whole, settled.waves, got])])
+        told = self._tell(said.to(self.device)).cpu()
         callers, members = told[: self.size].numpy() > 0, told[self.size : -3].numpy() > 0
         whole, waves, got = told[-3:].tolist()
         own = None if settled is None else settled.combination
         combination = self._tell(own if own is not None else rows[0].clone()) if got else None
         return Settled(callers, members, bool(whole), waves, combination)
+
+    def _tell_error(self, error: PeerError | None) -> None:
+        """Raise the first process's error, if there is one, in all of the island."""
+        text = "" if error is None else str(error)
+        reason = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        about = torch.tensor([error is not None, isinstance(error, PeerLost), len(reason)])
+        refused, lost, length = self._tell(about.to(self.device)).tolist()
+        if not refused:
+            return
+        if error is None:
+            reason = torch.zeros(length, dtype=torch.uint8, device=self.device)
+        text = self._tell(reason).cpu().numpy().tobytes().decode(errors="replace")
+        if error is not None:
+            raise error
+        raise PeerLost(text) if lost else PeerError(text)
 
     def _sum_later(self, partial: Tensor) -> Pending:
         small = partial.numel() * partial.element_size() <= SMALL_MESSAGE

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from tacit.errors import PeerError
-from tacit.fleet.ledger import Ledger
+from tacit.fleet.ledger import Kind, Ledger
 
 Mask = npt.NDArray[np.bool_]
 
@@ -117,16 +117,23 @@ def reports(rows: Tensor, calls: Tensor, weights: Tensor, present: bool = True) 
 
 
 def charge(ledger: Ledger, settled: Settled, row_bytes: int) -> None:
-    """Enter a conversation into the ledger. The waves are taken to be as even as can be."""
+    """Enter a conversation into the ledger. The waves are taken to be as even as can be. Each entry
+    has a latency of its own on the virtual clock, though reports and callers' rows leave together:
+    the time is an upper bound."""
     everyone = np.ones_like(settled.members)
-    ledger.upload("control", CONTROL, settled.callers)
-    ledger.upload("monitoring", CONTROL, ~settled.callers)
-    ledger.upload("model", row_bytes, settled.members & settled.callers)
+    _enter(ledger.upload, "control", CONTROL, settled.callers)
+    _enter(ledger.upload, "monitoring", CONTROL, ~settled.callers)
+    _enter(ledger.upload, "model", row_bytes, settled.members & settled.callers)
     asked = np.flatnonzero(settled.members & ~settled.callers)
     for wave in np.array_split(asked, max(1, settled.waves)):
         mask = np.zeros_like(settled.members)
         mask[wave] = True
-        ledger.download("control", CONTROL, mask)
-        ledger.upload("model", row_bytes, mask)
-    ledger.download("monitoring", CONTROL + 2 * -(-len(everyone) // 8), everyone)
-    ledger.download("model", row_bytes, settled.receivers())
+        _enter(ledger.download, "control", CONTROL, mask)
+        _enter(ledger.upload, "model", row_bytes, mask)
+    _enter(ledger.download, "monitoring", CONTROL + 2 * -(-len(everyone) // 8), everyone)
+    _enter(ledger.download, "model", row_bytes, settled.receivers())
+
+
+def _enter(how: Callable[[Kind, int, Mask], None], kind: Kind, payload: int, who: Mask) -> None:
+    if who.any():
+        how(kind, payload, who)

@@ -32,13 +32,15 @@ class Balancing(Coordinated):
 
     ``counter``: once there have been as many calls as workers since the last full synchronisation,
     the next one is full: partial balancing never moves the reference, from which all drift away.
-    ``weights``: of the mean. ``equal``; ``rates``: each worker's samples a step; ``samples``: its
-    samples since it last took part (Algorithm 2, for unequal sampling rates).
+    ``weights``: of the mean. ``equal``; ``rates``: each worker's samples a step; ``samples``: those
+    of the steps since it last took part (Algorithm 2, for unequal sampling rates).
     """
 
     def __init__(
         self, augmentation: str = "one", counter: bool = True, weights: Weights = "equal"
     ) -> None:
+        if not isinstance(counter, bool):
+            raise UserError(f"counter is true or false, not {counter!r}")
         if weights not in get_args(Weights):
             raise UserError(f"weights are {', '.join(get_args(Weights))}, not {weights!r}")
         self.augmentation = augmentation
@@ -111,7 +113,8 @@ class Balancing(Coordinated):
     ) -> Tensor:
         rows = star.rows(workers.tolist())
         self._distances[workers] = _distances(rows, reference)
-        unfit = ~np.isfinite(self._distances[workers])
+        beside = torch.isfinite(rows[:, len(reference) :]).all(dim=1).cpu().numpy()
+        unfit = ~(np.isfinite(self._distances[workers]) & beside)
         if unfit.any():
             raise PeerError(
                 f"worker {workers[unfit][0]} sent a model that is not finite at step {step}; "
@@ -123,10 +126,15 @@ class Balancing(Coordinated):
         """``(K,)`` float64."""
         if self.weights == "equal":
             return torch.ones(self.setting.workers, dtype=torch.float64)
-        rates = self.setting.sample_counts()
+        rates = self.setting.sample_rates()
         return rates * (step - self._took_part) if self.weights == "samples" else rates
 
     # -- state
+
+    def begin_again(self, step: int) -> None:
+        self._calls = 0
+        self._took_part = torch.full((self.setting.workers,), step)
+        self._distances = np.zeros(self.setting.workers)
 
     def state_dict(self) -> dict[str, Any]:
         return {"calls": self._calls, "took part": self._took_part.clone()}

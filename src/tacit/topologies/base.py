@@ -30,6 +30,10 @@ class Topology(ABC):
     def participants(self, round_number: int) -> Tensor:
         """The workers that train and are averaged in round 0, 1, ...: ``(K,)`` bool."""
 
+    def begin_again(self, step: int) -> None:
+        """Go on after this step as after a full synchronisation."""
+        del step
+
     def state_dict(self) -> dict[str, Any]:
         """What all processes know."""
         return {}

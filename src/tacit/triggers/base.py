@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tacit.errors import UserError
 from tacit.setting import Setting
+
+
+def check_steps(what: str, steps: int) -> int:
+    """Raises UserError for what is no number of steps."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UserError(f"{what} must be at least 1 step, a whole number, got {steps}")
+    return steps
 
 
 class Trigger:

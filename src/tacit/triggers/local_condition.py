@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tacit.errors import UserError
 from tacit.sketches.moments import drift_moments
-from tacit.triggers.base import Trigger
+from tacit.triggers.base import Trigger, check_steps
 
 
 class LocalCondition(Trigger):
@@ -33,10 +33,8 @@ class LocalCondition(Trigger):
     def __init__(self, delta: float, every: int = 10) -> None:
         if not delta >= 0:
             raise UserError(f"delta must be a number, at least 0, got {delta:g}")
-        if every < 1:
-            raise UserError(f"checks must be at least 1 step apart, got {every}")
         self.delta = delta
-        self.period = every
+        self.period = check_steps("the time between checks", every)
 
     def calls(self, parameters: Tensor, reference: Tensor) -> Tensor:
         distances = drift_moments(parameters, reference)[:, 0]

@@ -6,7 +6,7 @@ import math
 
 from tacit.errors import UserError
 from tacit.setting import Setting
-from tacit.triggers.base import Trigger
+from tacit.triggers.base import Trigger, check_steps
 
 #: More steps than any run has.
 _NEVER = 1 << 50
@@ -16,9 +16,7 @@ class Every(Trigger):
     """Average after every ``steps`` local steps (1: after each)."""
 
     def __init__(self, steps: int = 1) -> None:
-        if steps < 1:
-            raise UserError(f"the period must be at least 1 step, got {steps}")
-        self.period = steps
+        self.period = check_steps("the period", steps)
 
 
 class EveryEpochs(Trigger):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tacit.errors import UserError
 from tacit.setting import Setting
-from tacit.triggers.base import Trigger
+from tacit.triggers.base import Trigger, check_steps
 from tacit.triggers.estimators import Estimator
 
 _THETA_PER_PARAMETER = 4.91e-5
@@ -39,11 +39,9 @@ class ModelVariance(Trigger):
     def __init__(self, theta: float | None, estimator: Estimator, every: int = 1) -> None:
         if theta is not None and not (theta >= 0 and math.isfinite(theta)):
             raise UserError(f"theta must be a finite number, at least 0, got {theta:g}")
-        if every < 1:
-            raise UserError(f"checks must be at least 1 step apart, got {every}")
         self.threshold = theta
         self.estimator = estimator
-        self.period = every
+        self.period = check_steps("the time between checks", every)
 
     def start(self, setting: Setting) -> None:
         if self.threshold is None:

@@ -76,7 +76,8 @@ class Generated(Stream, Generic[C]):
     def batches(self, workers: Sequence[int], round: int) -> tuple[Tensor, Tensor]:
         check(self, workers, round)
         parts = [self._bits_of(worker, round) for worker in workers]
-        return self._samples(parts, [self._key(worker, round) for worker in workers])
+        sharing = workers if self._local else workers[:1]
+        return self._samples(parts, [self._key(worker, round) for worker in sharing])
 
     def drifts(self, start: int, stop: int) -> list[int]:
         return [] if self._local else self._drifts[0].between(start, stop)
@@ -110,7 +111,7 @@ class Generated(Stream, Generic[C]):
         return words.view(BITS)[:count].reshape(rows, self._width)
 
     def _samples(self, parts: Sequence[np.ndarray], keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        if len(set(keys)) == 1:
+        if len(set(keys)) == 1:  # also where one is given for all
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
             inputs, targets = self._concept(keys[0]).sample(whole)
         else:
