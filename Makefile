@@ -29,7 +29,7 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet
 
-SHORT := benchmarks/fda benchmarks/sketch benchmarks/simulation benchmarks/link benchmarks/streams \
+SHORT := benchmarks/fda benchmarks/sketch benchmarks/simulation benchmarks/link benchmarks/streams benchmarks/codecs \
     experiments/dynamic_averaging_mnist experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing
 
 ## bench: every benchmark and experiment in its short form

@@ -14,7 +14,7 @@ SOURCE = Path(tacit.__file__).parent
 #: From the bottom up. A module may import from its own layer and from those below.
 LAYERS = [
     {"errors", "rng", "calls"},
-    {"wire", "fleet", "setting", "sketches", "stacked"},
+    {"wire", "codecs", "fleet", "setting", "sketches", "stacked"},
     {"tasks", "replicas"},
     {"optimizers"},
     {"triggers", "aggregators", "topologies", "training", "evaluation", "checkpoint"},

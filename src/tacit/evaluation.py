@@ -63,14 +63,15 @@ class Evaluation:
 @torch.no_grad()
 def examine(
     module: nn.Module, task: Task, test: Data, samples: range, device: torch.device
-) -> tuple[float, int]:
-    """The summed loss, and the number of correct answers, on these of the test samples."""
-    loss, correct = 0.0, 0
+) -> tuple[float, float]:
+    """The summed loss, and the number of correct answers, on these of the test samples. An answer
+    may be correct in part (see ``Task.correct``)."""
+    loss, correct = 0.0, 0.0
     module.eval()
     for start in range(samples.start, samples.stop, _BATCH):
         chunk = np.arange(start, min(start + _BATCH, samples.stop))
         x, y = (t.to(device) for t in test.batch(chunk))
         output = module(x)
         loss += float(task.loss(output, y)) * len(chunk)
-        correct += int(task.correct(output, y).sum())
+        correct += float(task.correct(output, y).sum(dtype=torch.float64))
     return loss, correct

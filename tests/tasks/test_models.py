@@ -11,6 +11,7 @@ from tacit.rng import scoped
 from tacit.tasks.models import MODELS, LeNet5
 from tacit.tasks.models.initialise import glorot_normal, glorot_uniform, he_normal
 from tacit.tasks.task import binary_loss
+from tacit.tasks.text import character_loss
 
 CASES = {
     "mlp": (4_810, (64,)),
@@ -21,6 +22,10 @@ CASES = {
     "kamp-cnn": (21_840, (1, 28, 28)),
     "kamp-mlp": (7_601, (150,)),
     "linear": (151, (150,)),
+    "resnet20": (269_722, (3, 32, 32)),
+    "resnet110": (1_727_962, (3, 32, 32)),
+    "char-lstm": (243_969, (64,)),
+    "gru": (66_570, (100, 40)),
 }
 
 
@@ -38,8 +43,12 @@ def test_sizes_and_gradients(name: str) -> None:
     count, shape = CASES[name]
     model = build(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
-    logits = model(torch.rand(4, *shape))
-    if name in ("kamp-mlp", "linear"):
+    inputs = torch.rand(4, *shape)
+    logits = model((65 * inputs).long() if name == "char-lstm" else inputs)
+    if name == "char-lstm":
+        assert logits.shape == (4, 64, 65)
+        character_loss(logits, (65 * inputs).long()).backward()
+    elif name in ("kamp-mlp", "linear"):
         assert logits.shape == (4, 1)
         binary_loss(logits, torch.arange(4) % 2).backward()
     else:
@@ -51,7 +60,13 @@ def test_sizes_and_gradients(name: str) -> None:
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "vgg16", "densenet121", "kamp-cnn", "kamp-mlp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp", "lenet5", "vgg16", "densenet121", "kamp-cnn", "kamp-mlp", "resnet20", "char-lstm",
+        "gru",
+    ],
+)  # fmt: skip
 def test_initial_weights_come_from_the_default_generator(name: str) -> None:
     one, same = build(name), build(name)
     for first, second in zip(one.parameters(), same.parameters(), strict=True):

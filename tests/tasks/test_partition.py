@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import UserError
 from tacit.tasks.data import TensorData
+from tacit.tasks.groups import GroupedData
 from tacit.tasks.images import load_mnist
 from tacit.tasks.partition import KINDS, parse, partition
 
@@ -165,6 +166,20 @@ def test_data_without_classes_can_be_split_as_iid_only() -> None:
     assert [len(part) for part in partition("iid", data, 3, 0)] == [4, 3, 3]
     with pytest.raises(UserError, match="needs class labels"):
         partition("shards:2", data, 3, 0)
+
+
+def test_groups_are_split_by_the_data_that_has_them() -> None:
+    inputs, groups = torch.zeros(12, 2), torch.arange(12) % 6
+    grouped = GroupedData(inputs, torch.zeros(12), groups)
+    assert [part.tolist() for part in partition("group", grouped, 3, 0)] == [
+        [0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11],
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="6 groups cannot be dealt evenly to 4 workers"):
+        partition("group", grouped, 4, 0)
+    with pytest.raises(UserError, match="partition 'group' needs samples in groups"):
+        partition("group", TensorData(inputs, groups), 6, 0)
+    with pytest.raises(UserError, match="takes no number"):
+        partition("group:6", grouped, 6, 0)
 
 
 @pytest.mark.usefixtures("real_data")

@@ -18,11 +18,14 @@ from tacit.tasks.task import Task, parameter_groups
 
 
 @pytest.fixture
-def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MNIST and CIFAR-10 replaced by a few random images, so every task loads at once."""
-    shapes = {"mnist": (1, 28, 28), "mnist-stream": (1, 28, 28), "cifar10": (3, 32, 32)}
-    for name, shape in shapes.items():
-        part = TensorData(torch.rand(4, *shape), torch.arange(4))
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets on disk replaced by a few random samples, so every task loads at once."""
+    images = {"mnist": (1, 28, 28), "mnist-stream": (1, 28, 28), "cifar10": (3, 32, 32)}
+    parts = {name: TensorData(torch.rand(4, *s), torch.arange(4)) for name, s in images.items()}
+    text = torch.randint(65, (4, 64))
+    parts["shakespeare"] = TensorData(text, text)
+    parts["fsdd"] = TensorData(torch.rand(4, 100, 40), torch.arange(4))
+    for name, part in parts.items():
         small = TASKS[name]._replace(load=lambda data, part=part: (part, part))
         monkeypatch.setitem(TASKS, name, small)
 
@@ -65,7 +68,7 @@ def test_digits_can_be_learnt() -> None:
     assert (model(inputs).argmax(1) == targets).float().mean() > 0.85
 
 
-@pytest.mark.usefixtures("small_images")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize(
     ("name", "model"), [(name, model) for name, source in TASKS.items() for model in source.models]
 )
@@ -82,7 +85,7 @@ def test_every_task_makes_a_step_with_every_model(name: str, model: str) -> None
     assert model in task.description
 
 
-@pytest.mark.usefixtures("small_images")
+@pytest.mark.usefixtures("small_data")
 def test_published_settings() -> None:
     for name, model in (("mnist", None), ("mnist", "vgg16")):
         task = load(name, model)
@@ -163,7 +166,7 @@ def test_plain_tasks_have_no_stream_and_take_no_options() -> None:
             load(name)
 
 
-@pytest.mark.usefixtures("small_images")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_take_options(name: str) -> None:
     task = load(f"{name}:at=2/4,rates=1/2")
@@ -178,7 +181,7 @@ def test_streams_take_options(name: str) -> None:
         load(f"{name}:drift=2")
 
 
-@pytest.mark.usefixtures("small_images")
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_train_by_plain_sgd_on_batches_of_ten(name: str) -> None:
     task = load(name)

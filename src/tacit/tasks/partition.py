@@ -17,6 +17,7 @@ import numpy as np
 from tacit.errors import UserError, unknown
 from tacit.rng import numpy_stream
 from tacit.tasks.data import Data
+from tacit.tasks.groups import by_group
 
 Partition = list[np.ndarray]
 Partitioner = Callable[[np.ndarray, int, int], Partition]
@@ -144,12 +145,13 @@ KINDS: dict[str, _Kind] = {
     "shards": _Kind(shards, "per_worker", int),
     "dirichlet": _Kind(dirichlet_clients, "alpha"),
     "dirichlet-classes": _Kind(dirichlet_classes, "alpha"),
+    "group": _Kind(by_group),
 }
 
 
 def parse(spec: str) -> Partitioner:
     """The function that ``spec`` names: ``iid``, ``sorted:0.6``, ``label:0``, ``shards:2``,
-    ``dirichlet:0.5`` (over workers) or ``dirichlet-classes:1``.
+    ``dirichlet:0.5`` (over workers), ``dirichlet-classes:1`` or ``group``.
 
     Without ``:number`` the function's default holds (``label`` has none). Raises UserError.
     """
@@ -176,13 +178,19 @@ def parse(spec: str) -> Partitioner:
 def partition(spec: str, data: Data | np.ndarray, workers: int, seed: int) -> Partition:
     """Split ``data`` (or the samples that have these labels) as ``spec`` says; see ``parse``.
 
-    Data without classes can be split as ``iid`` only.
+    Data without classes can be split as ``iid`` only; ``group`` needs data with ``groups``, such as
+    ``GroupedData`` (an array of labels is then one of groups).
     """
     partitioner = parse(spec)
     if isinstance(data, np.ndarray):
         return partitioner(data, workers, seed)
     if partitioner is iid:
         return iid(np.empty(len(data)), workers, seed)
+    if partitioner is by_group:
+        groups = getattr(data, "groups", None)
+        if groups is None:
+            raise UserError(f"partition {spec!r} needs samples in groups, but the data has none")
+        return by_group(groups.cpu().numpy(), workers, seed)
     labels = data.labels
     if labels is None:
         raise UserError(f"partition {spec!r} needs class labels, but the data has none; use 'iid'")

@@ -17,13 +17,17 @@ from tacit.tasks.data import Data, TensorData
 from tacit.tasks.digits import load_digits
 from tacit.tasks.images import load_cifar10, load_mnist
 from tacit.tasks.models import MODELS
+from tacit.tasks.speech import load_fsdd
 from tacit.tasks.streams import StreamFactory, graphical, one_pass, separator
 from tacit.tasks.streams.generated import TEST_SIZE
 from tacit.tasks.task import Task, argmax_correct, binary_correct, binary_loss
+from tacit.tasks.text import character_correct, character_loss, load_shakespeare
 
 # Keras' epsilon is 1e-7, PyTorch's 1e-8.
 ADAM = partial(torch.optim.Adam, lr=1e-3, eps=1e-7)
 NESTEROV = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
+# He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
+MOMENTUM = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
 class _Training(NamedTuple):
@@ -32,7 +36,8 @@ class _Training(NamedTuple):
     batch_size: int = 32
 
 
-# Settings of the published FDA experiments; the mlp is ours.
+# Settings of the published FDA experiments, and of ResNet; the mlp and the rates of the recurrent
+# networks are ours.
 TRAINING: dict[str, _Training] = {
     "mlp": _Training(ADAM),
     "lenet5": _Training(ADAM),
@@ -40,6 +45,10 @@ TRAINING: dict[str, _Training] = {
     # Keras' L2(1e-4) adds 1e-4 ||w||^2 to the loss: the gradient of weight decay 2e-4.
     "densenet121": _Training(NESTEROV, kernel_decay=2e-4),
     "densenet201": _Training(NESTEROV, kernel_decay=2e-4),
+    "resnet20": _Training(MOMENTUM, batch_size=128),
+    "resnet110": _Training(MOMENTUM, batch_size=128),
+    "char-lstm": _Training(partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
+    "gru": _Training(partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
 }
 
 
@@ -78,7 +87,19 @@ def _generated(stream: Callable[..., StreamFactory], description: str) -> Source
 TASKS: dict[str, Source] = {
     "digits": Source(_digits, ("mlp",), "8x8 handwritten digits that come with scikit-learn"),
     "mnist": Source(load_mnist, ("lenet5", "vgg16"), "28x28 handwritten digits"),
-    "cifar10": Source(load_cifar10, ("densenet121", "densenet201"), "32x32 colour photographs"),
+    "cifar10": Source(
+        load_cifar10,
+        ("densenet121", "densenet201", "resnet20", "resnet110"),
+        "32x32 colour photographs",
+    ),
+    "shakespeare": Source(
+        load_shakespeare,
+        ("char-lstm",),
+        "windows of 64 characters of tiny Shakespeare",
+        loss=character_loss,
+        correct=character_correct,
+    ),
+    "fsdd": Source(load_fsdd, ("gru",), "digits spoken by six speakers"),
     "digits-stream": Source(
         _digits, ("mlp",), "a stream of 8x8 handwritten digits", one_pass, ONLINE
     ),
@@ -104,8 +125,9 @@ def load(name: str, model: str | None = None, data: str | Path | None = None) ->
 
     name: a stream takes options, as in ``graphical:drift=0.01,local=true``; they are those of the
     functions in ``tacit.tasks.streams``.
-    data: a folder of parquet files (see ``tacit.tasks.images``); by default the environment
-    variable TACIT_DATA, and without it the Hugging Face hub.
+    data: a folder of parquet files (see ``tacit.tasks.images`` and ``tacit.tasks.speech``; text:
+    ``tacit.tasks.text``); by default the environment variable TACIT_DATA, and without it, for
+    images, the Hugging Face hub.
 
     The training and test data of a stream that reads a data set are that data set. Those of a
     stream that makes its samples are 2,000 each of its first concept for seed 0: something to look

@@ -46,7 +46,8 @@ class Task:
     stream:       (workers, batch size, seed) -> where batches come from instead of ``train``, and
                   test data instead of ``test``. These two are then what a stream is made of, or
                   a sample of it (see ``tacit.tasks.registry.load``).
-    correct:      (outputs, targets) -> bool (b,), which answers are right.
+    correct:      (outputs, targets) -> (b,), which answers are right (bool), or the share of each
+                  that is (float, from 0 to 1).
     """
 
     name: str

@@ -10,6 +10,8 @@ from tacit.tasks.models.densenet import densenet121, densenet201
 from tacit.tasks.models.kamp import KampCNN, kamp_mlp, linear
 from tacit.tasks.models.lenet import LeNet5
 from tacit.tasks.models.mlp import mlp
+from tacit.tasks.models.recurrent import GRU, CharLSTM
+from tacit.tasks.models.resnet import resnet20, resnet110
 from tacit.tasks.models.vgg import VGG16Star
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -21,10 +23,16 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "kamp-cnn": KampCNN,
     "kamp-mlp": kamp_mlp,
     "linear": linear,
+    "resnet20": resnet20,
+    "resnet110": resnet110,
+    "char-lstm": CharLSTM,
+    "gru": GRU,
 }
 
 __all__ = [
+    "GRU",
     "MODELS",
+    "CharLSTM",
     "KampCNN",
     "LeNet5",
     "VGG16Star",
@@ -33,4 +41,6 @@ __all__ = [
     "kamp_mlp",
     "linear",
     "mlp",
+    "resnet20",
+    "resnet110",
 ]
