@@ -1,6 +1,7 @@
 """Cumulative loss against bytes on MNIST streams: the whole sweep of every protocol.
 
-    python experiments/dynamic_averaging_mnist.py [--quick] [--learners 10,30,100] [--out FILE]
+    python experiments/dynamic_averaging_mnist.py [--quick] [--learners 10,30,100] [--rounds N]
+        [--recipes "periodic:period=10 ..."] [--out FILE]
 
 Every learner goes through MNIST in its own order, as far as the rounds reach (1000, 500 and 200 of
 6000 with 10, 30 and 100 learners); convolutional net of 21,840 parameters, B = 10, b = 10, SGD at
@@ -41,19 +42,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="digits, 4 learners")
     parser.add_argument("--learners", default="10,30,100")
+    parser.add_argument("--rounds", type=int, help="6000 are one pass; default: see ROUNDS")
+    parser.add_argument("--recipes", help="separated by spaces; default: the whole sweep")
     parser.add_argument("--seeds", default="0,1", help="of the smallest number of learners")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out")
     args = parser.parse_args()
     task, learners, seeds = "mnist-stream", _numbers(args.learners), _numbers(args.seeds)
-    rounds = {m: ROUNDS.get(m, 200) for m in learners}
+    rounds = {m: args.rounds or ROUNDS.get(m, 200) for m in learners}
+    recipes = args.recipes.split() if args.recipes else RECIPES
     if args.quick:
         task, learners, seeds, rounds = "digits-stream", [4], [0], {4: 140}
     cases = [
         Case(task, recipe, m, rounds[m], seed)
         for m in learners
         for seed in (seeds if m == min(learners) else seeds[:1])
-        for recipe in RECIPES
+        for recipe in recipes
     ]
     outcomes = sweep(cases, args.processes)
     show(outcomes)
