@@ -24,6 +24,11 @@ def test_unknown_options_name_those_there_are() -> None:
         call("half", half, {"zzz": 5})
 
 
+def test_what_is_needed_is_asked_for() -> None:
+    with pytest.raises(UserError, match=r"^half needs number; write it after the name"):
+        call("half", half, {"twice": True})
+
+
 def test_a_value_of_the_wrong_type_is_one_line() -> None:
     with pytest.raises(UserError, match=r"^half: a value is of the wrong type \("):
         call("half", half, {"number": "five"})

@@ -113,8 +113,9 @@ def test_a_stream_is_not_partitioned():
 def test_a_stream_that_ends():
     run = simulation("digits-stream", tacit.no_sync())
     assert run.steps_per_epoch == run.stream.rounds == 143
-    with pytest.raises(UserError, match="the stream ends after 143 rounds"):
+    with pytest.raises(UserError, match="144 steps are more than the 143 rounds of this stream"):
         list(run.run(144))
+    assert run.steps == 0  # it is said at once
 
 
 def test_a_resumed_stream_goes_on_bit_for_bit():

@@ -43,6 +43,9 @@ def call(what: str, function: Callable[..., Made], options: Mapping[str, Value])
     for name in options:
         if name not in known:
             raise unknown(f"option of {what}:", name, known)
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        raise UserError(f"{what} needs {missing[0]}; write it after the name, as :{missing[0]}=...")
     try:
         return function(**options)
     except UserError as error:

@@ -143,6 +143,11 @@ class Simulation:
         and its evaluation: checkpoints belong there."""
         if evaluate_every is not None and evaluate_every < 1:
             raise UserError(f"evaluate_every must be at least 1 step, got {evaluate_every}")
+        if self.stream is not None and steps > (self.stream.rounds or steps):
+            raise UserError(
+                f"{steps} steps are more than the {self.stream.rounds} rounds of this stream; run "
+                "fewer, or take smaller batches"
+            )
         while self.steps < steps:
             self.step()
             if self._due(evaluate_every) or self.steps == steps:
