@@ -1,9 +1,11 @@
 """Does partial balancing earn its place? Against a full synchronisation at every violation.
 
-    python experiments/dynamic_averaging_balancing.py [--quick] [--learners 10,30,100] [--out FILE]
+    python experiments/dynamic_averaging_balancing.py [--quick] [--drifts common] [--learners 10,30]
+        [--out FILE]
 
-The random graphical model with three drifts; B = 10, b = 10, SGD at 0.1; every augmentation
-strategy, with and without the violation counter, at the same deltas.
+The random graphical model, 3000 rounds; B = 10, b = 10, SGD at 0.1; every augmentation strategy,
+with and without the violation counter, at the same deltas. Drifts are ``common`` to all learners,
+at rounds 1000 and 2000, or each learner's ``own``, with probability 0.0005 a round.
 
 balancing.fewer_bytes   of the cells (delta, learners), the part in which the paper's protocol (one
                         at random, with the counter) sends fewer bytes, words of control included,
@@ -17,7 +19,6 @@ import argparse
 
 from _streams import Case, Outcome, check, finish, show, sweep
 
-DELTAS = (0.1, 0.3, 1, 3, 10)
 FULL, PAPER = "augmentation=all", "augmentation=one"
 VARIANTS = (
     FULL,
@@ -32,18 +33,23 @@ VARIANTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="10 learners, few rounds")
-    parser.add_argument("--learners", default="10,30,100")
+    parser.add_argument("--drifts", choices=["common", "own"], default="common")
+    parser.add_argument("--learners", default="10,30")
+    parser.add_argument("--deltas", default="0.1,0.3,1,3,10")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out")
     args = parser.parse_args()
-    learners, gap, deltas = [int(m) for m in args.learners.split(",")], 1000, DELTAS
+    learners, gap = [int(m) for m in args.learners.split(",")], 1000
+    deltas = [float(delta) for delta in args.deltas.split(",")]
     seeds = [int(seed) for seed in args.seeds.split(",")]
     if args.quick:
-        learners, gap, deltas, seeds = [10], 100, (0.3, 1), [0]
-    task = f"graphical:at={gap}/{2 * gap}"
+        learners, gap, deltas, seeds = [10], 100, [0.3, 1.0], [0]
+    task = "graphical:local=true,drift=0.0005"
+    if args.drifts == "common":
+        task = f"graphical:at={gap}/{2 * gap}"
     cases = [
-        Case(task, f"dynamic_averaging:delta={delta},{variant}", m, 3 * gap, seed)
+        Case(task, f"dynamic_averaging:delta={delta:g},{variant}", m, 3 * gap, seed)
         for m in learners
         for seed in seeds
         for delta in deltas
@@ -73,7 +79,7 @@ def cell(outcomes: list[Outcome], m: int, delta: float) -> dict:
     """Sums over seeds, as ratios to those of a full synchronisation at every violation."""
 
     def total(variant: str) -> tuple[int, float]:
-        recipe = f"dynamic_averaging:delta={delta},{variant}"
+        recipe = f"dynamic_averaging:delta={delta:g},{variant}"
         chosen = [o for o in outcomes if (o.case.workers, o.case.recipe) == (m, recipe)]
         return sum(o.total for o in chosen), sum(o.loss for o in chosen)
 
