@@ -130,6 +130,8 @@ def execute(
         if fleet.leader:
             folder.finish(_summary(config, simulation, evaluation, error))
     fleet.barrier()
+    if isinstance(fleet, ProcessGroupFleet):
+        fleet.linger()
     return read_run(folder.path)
 
 

@@ -72,7 +72,8 @@ def train(
         optimizer,
         RECIPES[recipe](),
         steps_per_epoch=len(task.train) / (workers * task.batch_size),
-        samples=len(shard.indices),
+        # a simulation's steps take equal batches, whatever the shards hold
+        samples=1 if recipe.startswith("dynamic") else len(shard.indices),
         **(options or {}),
     )
     fired = []

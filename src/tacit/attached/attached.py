@@ -166,9 +166,8 @@ class Attached:
         """Wait for workers that have more data, take over the consensus model, and detach."""
         self._steps.flat.show(*self._serve("finish"))
         self.detach()
-        # gloo's threads let go of the last message a moment after it is there, and need Python for
-        # that: a program that ends in between is aborted
-        time.sleep(0.05)
+        for fleet in self._steps.fleets:
+            fleet.linger()
 
     def detach(self) -> None:
         """Undo what attaching did, without a word to the others."""

@@ -67,6 +67,11 @@ class ProcessGroupFleet(Fleet):
         finally:
             self.waited += time.perf_counter() - began
 
+    def linger(self) -> None:
+        """Before the program may end: gloo's threads let go of the last message a moment after it
+        is there, and need Python for that; a program that ends in between is aborted."""
+        time.sleep(0.05)
+
     def barrier(self) -> None:
         with self._waiting():
             dist.barrier(self.group)
