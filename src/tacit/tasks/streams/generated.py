@@ -65,7 +65,7 @@ class Generated(Stream, Generic[C]):
         self._seed, self._width, self._local = seed, width, local
         names = range(workers) if local else [None]
         self._drifts = [Drifts(when, seed, *([] if k is None else [k])) for k in names]
-        self._blocks: dict[int, tuple[int, np.ndarray]] = {}
+        self._blocks: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
         #: As many as one round needs, and a few more.
         self._concept = functools.lru_cache(maxsize=workers + 4 if local else 4)(draw)
         self._test = functools.lru_cache(maxsize=4)(self._make_test)
@@ -75,9 +75,13 @@ class Generated(Stream, Generic[C]):
 
     def batches(self, workers: Sequence[int], round: int) -> tuple[Tensor, Tensor]:
         check(self, workers, round)
-        parts = [self._bits_of(worker, round) for worker in workers]
-        sharing = workers if self._local else workers[:1]
-        return self._samples(parts, [self._key(worker, round) for worker in sharing])
+        number, row = divmod(round, BLOCK)
+        bits = self._block(tuple(workers), number)[row]
+        if not self._local:
+            return self._samples([bits], [self._key(0, round)])
+        ends = np.cumsum([self.sizes[worker] for worker in workers])
+        keys = [self._key(worker, round) for worker in workers]
+        return self._samples(np.split(bits, ends[:-1]), keys)
 
     def drifts(self, start: int, stop: int) -> list[int]:
         return [] if self._local else self._drifts[0].between(start, stop)
@@ -94,14 +98,20 @@ class Generated(Stream, Generic[C]):
         number = self._drifts[worker if self._local else 0].concept(round)
         return (worker, number) if self._local and number > 0 else (number,)
 
-    def _bits_of(self, worker: int, round: int) -> np.ndarray:
-        number, row = divmod(round, BLOCK)
-        kept = self._blocks.get(worker)
+    def _block(self, workers: tuple[int, ...], number: int) -> np.ndarray:
+        """The bits of a block of rounds, (BLOCK, samples of all these workers, width)."""
+        kept = self._blocks.get(workers)
         if kept is None or kept[0] != number:
-            size = BLOCK * self.sizes[worker]
-            kept = number, self._bits(size, "bits", worker, number)
-            self._blocks[worker] = kept
-        return kept[1][row * self.sizes[worker] : (row + 1) * self.sizes[worker]]
+            if len(workers) == 1:
+                rows = BLOCK * self.sizes[workers[0]]
+                bits = self._bits(rows, "bits", workers[0], number)
+                bits = bits.reshape(BLOCK, -1, self._width)
+            else:
+                alone = [self._block((worker,), number) for worker in workers]
+                # into the last block's memory: fresh pages cost more than the copy
+                bits = np.concatenate(alone, axis=1, out=None if kept is None else kept[1])
+            kept = self._blocks[workers] = number, bits
+        return kept[1]
 
     def _bits(self, rows: int, *name: Name) -> np.ndarray:
         rng = numpy_stream(self._seed, "stream", *name)
@@ -111,7 +121,7 @@ class Generated(Stream, Generic[C]):
         return words.view(BITS)[:count].reshape(rows, self._width)
 
     def _samples(self, parts: Sequence[np.ndarray], keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        if len(set(keys)) == 1:  # also where one is given for all
+        if len(set(keys)) == 1:
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
             inputs, targets = self._concept(keys[0]).sample(whole)
         else:
