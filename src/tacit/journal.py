@@ -21,9 +21,10 @@ class Journal:
 
     def __init__(self, fleet: Fleet, stream: Stream | None) -> None:
         self.fleet, self.stream = fleet, stream
-        self._begin(0)
+        self.begin(0)
 
-    def _begin(self, step: int) -> None:
+    def begin(self, step: int) -> None:
+        """Begin anew after an evaluation at this step."""
         self.since = step
         self.losses = torch.zeros(2, dtype=torch.float64)  # their sum and number
         self.checks: list[tuple[int, float | None, bool]] = []
@@ -67,10 +68,6 @@ class Journal:
             return []
         return [t + 1 for t in self.stream.drifts(self.since, step)]
 
-    def begin(self, step: int) -> None:
-        """Begin anew after an evaluation at this step."""
-        self._begin(step)
-
     def _summed_rounds(self) -> Tensor:
         if not self._rounds:
             return torch.zeros(0, 2, dtype=torch.float64)
@@ -90,7 +87,7 @@ class Journal:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._begin(state["since"])
+        self.begin(state["since"])
         self.checks = [(step, estimate, bool(fired)) for step, estimate, fired in state["checks"]]
         self.conversations = [
             (step, callers, members, bool(whole))

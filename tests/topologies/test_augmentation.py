@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import UserError
 from tacit.rng import numpy_stream
-from tacit.topologies.augmentation import AUGMENTATIONS, strategy
+from tacit.topologies.augmentation import AUGMENTATIONS, Found, strategy
 
 
 def grow(name: str, first: list[int], workers: int, distances: np.ndarray, seed: int) -> list[int]:
@@ -18,7 +18,7 @@ def grow(name: str, first: list[int], workers: int, distances: np.ndarray, seed:
     members, everyone, sizes, wave = np.array(first), np.arange(workers), [len(first)], 0
     while len(members) < workers:
         outsiders = np.setdiff1d(everyone, members)
-        new = strategy(name).add(members, outsiders, distances, wave, draw)
+        new = strategy(name).add(Found(members, outsiders, distances, wave), draw)
         assert len(new) > 0
         assert len(set(new.tolist())) == len(new)
         assert set(new.tolist()) <= set(outsiders.tolist())
@@ -55,17 +55,16 @@ def test_sizes(name, workers, sizes):
 def test_the_nearest_come_first():
     distances = np.array([9.0, 3.0, 1.0, 2.0, 0.5])
     add = strategy("nearest").add
-    chosen = add(np.array([0]), np.array([1, 2, 3, 4]), distances, 0, numpy_stream(0, "t"))
+    found = Found(np.array([0]), np.array([1, 2, 3, 4]), distances, 0)
+    chosen = add(found, numpy_stream(0, "t"))
     assert chosen.tolist() == [4]
 
 
 def test_among_equals_chance_decides():
     draw = numpy_stream(0, "t")
+    found = Found(np.array([0]), np.arange(1, 5), np.zeros(5), 0)
     for name in ("one", "nearest"):
-        first = [
-            int(strategy(name).add(np.array([0]), np.arange(1, 5), np.zeros(5), 0, draw)[0])
-            for _ in range(400)
-        ]
+        first = [int(strategy(name).add(found, draw)[0]) for _ in range(400)]
         counts = np.bincount(first, minlength=5)[1:]
         assert counts.min() > 60  # of 100 expected: 4.6 standard deviations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,18 @@ from tacit.errors import unknown
 Workers = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Found:
+    """A set that could not be balanced. ``outsiders``: not empty. ``distances``: ``(K,)``, the last
+    known squared distance of each worker's model to the reference. ``wave``: how often the set has
+    grown."""
+
+    members: Workers
+    outsiders: Workers
+    distances: npt.NDArray[np.float64]
+    wave: int
+
+
 class Augmentation(ABC):
     """Chooses new members of a balancing set; at least one."""
 
@@ -19,47 +32,24 @@ class Augmentation(ABC):
     balances: bool = True
 
     @abstractmethod
-    def add(
-        self,
-        members: Workers,
-        outsiders: Workers,
-        distances: npt.NDArray[np.float64],
-        wave: int,
-        draw: np.random.Generator,
-    ) -> Workers:
-        """Who joins ``members``, of ``outsiders`` (not empty). ``distances``: ``(K,)``, the last
-        known squared distance of each worker's model to the reference. ``wave``: how often this
-        set has grown."""
+    def add(self, found: Found, draw: np.random.Generator) -> Workers:
+        """Who joins the members, of the outsiders."""
 
 
 class One(Augmentation):
     """One worker at random."""
 
-    def add(
-        self,
-        members: Workers,
-        outsiders: Workers,
-        distances: npt.NDArray[np.float64],
-        wave: int,
-        draw: np.random.Generator,
-    ) -> Workers:
-        return draw.choice(outsiders, 1)
+    def add(self, found: Found, draw: np.random.Generator) -> Workers:
+        return draw.choice(found.outsiders, 1)
 
 
 class Nearest(Augmentation):
     """The worker that was last known nearest to the reference (ties: at random): of a model at
     distance r nothing is known but that it pulls the mean towards a point that near."""
 
-    def add(
-        self,
-        members: Workers,
-        outsiders: Workers,
-        distances: npt.NDArray[np.float64],
-        wave: int,
-        draw: np.random.Generator,
-    ) -> Workers:
-        known = distances[outsiders]
-        return draw.choice(outsiders[known == known.min()], 1)
+    def add(self, found: Found, draw: np.random.Generator) -> Workers:
+        known = found.distances[found.outsiders]
+        return draw.choice(found.outsiders[known == known.min()], 1)
 
 
 class Growing(Augmentation):
@@ -72,19 +62,12 @@ class Growing(Augmentation):
     def __init__(self, doubling: bool) -> None:
         self.doubling = doubling
 
-    def add(
-        self,
-        members: Workers,
-        outsiders: Workers,
-        distances: npt.NDArray[np.float64],
-        wave: int,
-        draw: np.random.Generator,
-    ) -> Workers:
-        count = 2**wave if self.doubling else 2 * len(members)
-        everyone = len(members) + len(outsiders)
-        if count >= len(outsiders) or len(members) + count >= everyone / 2:
-            return outsiders
-        return draw.choice(outsiders, count, replace=False)
+    def add(self, found: Found, draw: np.random.Generator) -> Workers:
+        count = 2**found.wave if self.doubling else 2 * len(found.members)
+        everyone = len(found.members) + len(found.outsiders)
+        if count >= len(found.outsiders) or len(found.members) + count >= everyone / 2:
+            return found.outsiders
+        return draw.choice(found.outsiders, count, replace=False)
 
 
 class All(Augmentation):
@@ -92,15 +75,8 @@ class All(Augmentation):
 
     balances = False
 
-    def add(
-        self,
-        members: Workers,
-        outsiders: Workers,
-        distances: npt.NDArray[np.float64],
-        wave: int,
-        draw: np.random.Generator,
-    ) -> Workers:
-        return outsiders
+    def add(self, found: Found, draw: np.random.Generator) -> Workers:
+        return found.outsiders
 
 
 #: By their names in the recipe.

@@ -15,7 +15,7 @@ from tacit.errors import PeerError, UserError
 from tacit.fleet import Fleet, Settled, Star
 from tacit.setting import Setting
 from tacit.sketches.moments import drift_moments
-from tacit.topologies.augmentation import strategy
+from tacit.topologies.augmentation import Found, strategy
 from tacit.topologies.base import Coordinated
 from tacit.triggers import Trigger
 
@@ -102,7 +102,7 @@ class Balancing(Coordinated):
                 self._distances[members] = _distances(mean.value[None], reference)
                 return members.tolist(), mean.value, False
             outsiders = np.setdiff1d(everyone, members)
-            new = self._strategy.add(members, outsiders, self._distances, wave, draw)
+            new = self._strategy.add(Found(members, outsiders, self._distances, wave), draw)
             members, wave = np.concatenate([members, new]), wave + 1
         # in worker order, whoever came first
         rows = self._fetch(star, everyone, reference, step)
