@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -20,6 +21,8 @@ from links.worker import Job
 
 #: Seconds between looks at the workers.
 _POLL = 0.05
+#: Seconds without a step or an end of any rank after which they are stuck; gloo gives up earlier.
+_STUCK = 240.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def _worker(
 def _wait(
     case: Case, ranks: Sequence[subprocess.Popen[bytes]], folder: Path, cap: float | None
 ) -> bool:
-    """Wait for all ranks; True where the cap cut them short."""
+    """Wait for all ranks; True where the cap cut them short. Ranks that are stuck are an error."""
+    progress: object = None
+    since = time.monotonic()
     while True:
         codes = [rank.poll() for rank in ranks]
         failed = [rank for rank, code in enumerate(codes) if code not in (None, 0)]
@@ -118,12 +123,33 @@ def _wait(
             raise RuntimeError(f"{case.method}, rank {failed[0]} failed:\n{said[-2000:]}")
         if None not in codes:
             return False
+        if time.monotonic() - since > _STUCK:
+            if (done := (codes, _steps_done(folder))) == progress:
+                raise RuntimeError(
+                    f"{case.method}: no rank went on for {_STUCK:.0f} s. {_stacks(ranks, folder)}"
+                )
+            progress, since = done, time.monotonic()
         log = folder / "steps-0.npy"
         if cap is not None and log.exists() and log.stat().st_size > 0:
             began = np.load(log, mmap_mode="r")[0, 0]
             if time.monotonic() - began > cap:  # False while it is NaN
                 return True
         time.sleep(_POLL)
+
+
+def _steps_done(folder: Path) -> int:
+    logs = [np.load(log, mmap_mode="r") for log in folder.glob("steps-*.npy") if log.stat().st_size]
+    return sum(int(np.isfinite(log[:, 0]).sum()) for log in logs)
+
+
+def _stacks(ranks: Sequence[subprocess.Popen[bytes]], folder: Path) -> str:
+    """Where every rank is; the workers write it on SIGUSR1."""
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(signal.SIGUSR1)
+    time.sleep(2.0)
+    said = [(folder / f"errors-{r}").read_text(errors="replace")[-3000:] for r in range(len(ranks))]
+    return "\n".join(f"rank {r}:\n{text.strip()}" for r, text in enumerate(said))
 
 
 def _kill(ranks: Sequence[subprocess.Popen[bytes]]) -> None:

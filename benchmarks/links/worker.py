@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -55,11 +56,16 @@ def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     # the benchmark may be killed: then so are its workers
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     torch.set_num_threads(1)
-    train(job)
+    training = train(job)
+    # Nothing is taken down: where a DDP model is the last to hold its process group, torch waits
+    # for gloo's thread with Python's lock in hand, and that thread may be waiting for the lock.
+    sys.stderr.flush()
+    os._exit(0 if training else 1)
 
 
-def train(job: Job) -> None:
+def train(job: Job) -> Training:
     folder = Path(job.folder)
     data, _ = images(job.source)
     batches = shard(data, job.rank, job.ranks, job.seed)
@@ -72,7 +78,7 @@ def train(job: Job) -> None:
         init_method=f"file://{folder / 'rendezvous'}",
         rank=job.rank,
         world_size=job.ranks,
-        timeout=timedelta(minutes=10),
+        timeout=timedelta(minutes=3),
     )
     training = method(job.method).start(module)
     kept = []
@@ -91,6 +97,8 @@ def train(job: Job) -> None:
             kept.append(flat(module).numpy())
     finish(job, module, training, counter, folder, before)
     np.save(folder / f"models-{job.rank}.npy", np.array(kept))
+    dist.barrier()
+    return training
 
 
 def finish(
@@ -112,8 +120,6 @@ def finish(
     end = {"bytes": total, "averaging": time.monotonic() - began, "stats": stats}
     training.close()
     (folder / f"end-{job.rank}.json").write_text(json.dumps(end))
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def step_on(training: Training, x: torch.Tensor, y: torch.Tensor) -> None:
