@@ -239,6 +239,26 @@ def test_a_batched_pass_over_randomness_or_statistics_is_refused(layer, name):
         local_training(task, range(2), "batched")
 
 
+@pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, nn.GRU, nn.LSTMCell])
+def test_a_batched_pass_over_recurrent_layers_that_vmap_does_not_run_is_refused(layer):
+    task = mlp_task(model=lambda: nn.Sequential(nn.Linear(6, 3), layer(3, 3)))
+    with pytest.raises(UserError, match=rf"cannot run {layer.__name__} \(1\).*'loop'") as caught:
+        local_training(task, range(2), "batched")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell])
+def test_cells_that_vmap_runs_agree_with_the_loop(cell):
+    task = mlp_task(model=lambda: nn.Sequential(nn.Linear(6, 3), cell(3, 3)))
+    loop, batched = (local_training(task, range(3), way) for way in ("loop", "batched"))
+    for training in (loop, batched):
+        training.gradients([0, 1, 2], 1)
+    torch.testing.assert_close(
+        batched.replicas.gradients, loop.replicas.gradients, rtol=1e-4, atol=1e-6
+    )
+
+
 def test_unknown_execution():
     with pytest.raises(UserError, match="auto, loop or batched, not 'fast'"):
         local_training(mlp_task(), range(2), "fast")

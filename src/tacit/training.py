@@ -169,8 +169,15 @@ def batchable(module: nn.Module) -> bool:
 
 
 def _check_batched(module: nn.Module) -> None:
-    """Raise UserError for what a batched pass cannot keep apart: randomness and statistics."""
+    """Raise UserError for what a batched pass cannot keep apart, randomness and statistics, and for
+    layers that ``vmap`` does not run."""
     for name, part in module.named_modules():
+        # the other cells, RNNCell and GRUCell, do run
+        if isinstance(part, nn.RNNBase | nn.LSTMCell):
+            raise UserError(
+                f"execution='batched' cannot run {type(part).__name__} ({name or 'the model'}): "
+                "torch's vmap does not support this layer; use 'auto' or 'loop'"
+            )
         random = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
         if random or list(part.buffers(recurse=False)):
             raise UserError(

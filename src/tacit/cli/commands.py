@@ -94,7 +94,9 @@ def list_() -> None:
         recipes.add_row(f"[bold]{name}", _options(function), _first_paragraph(function))
     tasks = Table("task", "models", "options", "", title="tasks", title_justify="left", box=None)
     for name, source in TASKS.items():
-        options = _options(source.stream) if source.stream is not None else ""
+        options = "augment=true|false" if source.augment is not None else ""
+        if source.stream is not None:
+            options = _options(source.stream)
         tasks.add_row(f"[bold]{name}", ", ".join(source.models), options, source.description)
     console.print(recipes)
     console.print()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from tacit.errors import UserError
+from tacit.rng import numpy_stream
+from tacit.tasks.augment import Augment
 from tacit.tasks.batches import Batches, Order
 from tacit.tasks.data import Data
 from tacit.tasks.partition import partition as split
@@ -29,17 +31,33 @@ class Feed(Protocol):
 
 
 class ShardFeed:
-    """Every worker has its part of a data set."""
+    """Every worker has its part of a data set.
+
+    ``augment``: see ``Task``; the random numbers of worker k for batch t are the stream
+    ("augment", k, t), so its batch is the same beside any other workers, and after resuming.
+    """
 
     even = True
 
-    def __init__(self, data: Data, shards: Sequence[Batches]) -> None:
+    def __init__(
+        self, data: Data, shards: Sequence[Batches], augment: Augment | None = None
+    ) -> None:
         self.data = data
         self.shards = shards
+        self.augment = augment
 
     def take(self, rows: Sequence[int], draws: Sequence[int]) -> tuple[Tensor, Tensor]:
         drawn = [self.shards[row].at(draw) for row, draw in zip(rows, draws, strict=True)]
-        return self.data.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
+        inputs, targets = self.data.batch(drawn[0] if len(drawn) == 1 else np.concatenate(drawn))
+        if self.augment is None:
+            return inputs, targets
+        parts = torch.split(inputs, [len(indices) for indices in drawn])
+        changed = []
+        for row, draw, part in zip(rows, draws, parts, strict=True):
+            shard = self.shards[row]
+            rng = numpy_stream(shard.seed, "augment", shard.worker, draw)
+            changed.append(self.augment(part, rng))
+        return changed[0] if len(changed) == 1 else torch.cat(changed), targets
 
 
 class StreamFeed:
@@ -75,7 +93,9 @@ def feed_of(
             raise UserError(
                 f"{task.name} is a stream, which is not partitioned; leave out {partition!r}"
             )
+        if task.augment is not None:
+            raise UserError(f"{task.name} is a stream, which is not augmented; leave out augment")
         return StreamFeed(stream, hosted), stream.sizes
     shards = split(partition, task.train, workers, seed)
     batches = [Batches(shards[k], size, seed, k, order) for k in hosted]
-    return ShardFeed(task.train, batches), [len(shard) for shard in shards]
+    return ShardFeed(task.train, batches, task.augment), [len(shard) for shard in shards]

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.calls import call, parse_call
+from tacit.calls import Value, call, parse_call
 from tacit.errors import UserError, unknown
+from tacit.tasks.augment import Augment, crop_and_flip
 from tacit.tasks.data import Data, TensorData
 from tacit.tasks.digits import load_digits
 from tacit.tasks.images import load_cifar10, load_mnist
@@ -20,6 +21,7 @@ from tacit.tasks.models import MODELS
 from tacit.tasks.speech import load_fsdd
 from tacit.tasks.streams import StreamFactory, graphical, one_pass, separator
 from tacit.tasks.streams.generated import TEST_SIZE
+from tacit.tasks.streams.options import flag
 from tacit.tasks.task import Task, argmax_correct, binary_correct, binary_loss
 from tacit.tasks.text import character_correct, character_loss, load_shakespeare
 
@@ -34,6 +36,7 @@ class _Training(NamedTuple):
     optimizer: Callable[[Any], torch.optim.Optimizer]
     kernel_decay: float = 0.0
     batch_size: int = 32
+    augment: bool = False
 
 
 # Settings of the published FDA experiments, and of ResNet; the mlp and the rates of the recurrent
@@ -45,8 +48,8 @@ TRAINING: dict[str, _Training] = {
     # Keras' L2(1e-4) adds 1e-4 ||w||^2 to the loss: the gradient of weight decay 2e-4.
     "densenet121": _Training(NESTEROV, kernel_decay=2e-4),
     "densenet201": _Training(NESTEROV, kernel_decay=2e-4),
-    "resnet20": _Training(MOMENTUM, batch_size=128),
-    "resnet110": _Training(MOMENTUM, batch_size=128),
+    "resnet20": _Training(MOMENTUM, batch_size=128, augment=True),
+    "resnet110": _Training(MOMENTUM, batch_size=128, augment=True),
     "char-lstm": _Training(partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
     "gru": _Training(partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
 }
@@ -59,8 +62,10 @@ ONLINE = _Training(partial(torch.optim.SGD, lr=0.1), batch_size=10)
 class Source(NamedTuple):
     """Where samples come from, and the models that fit them; the first is the default.
 
-    load:   the folder of the data -> training and test data; None: the stream makes its samples.
-    stream: training and test data, if there are any, and options -> the stream's factory.
+    load:    the folder of the data -> training and test data; None: the stream makes its samples.
+    stream:  training and test data, if there are any, and options -> the stream's factory.
+    augment: what changes training samples at random, where the model's settings or the option
+             ``augment`` ask for it.
     """
 
     load: Callable[[str | Path | None], tuple[TensorData, TensorData]] | None
@@ -70,6 +75,7 @@ class Source(NamedTuple):
     training: _Training | None = None
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     correct: Callable[[Tensor, Tensor], Tensor] = argmax_correct
+    augment: Augment | None = None
 
 
 def _digits(data: str | Path | None) -> tuple[TensorData, TensorData]:
@@ -91,6 +97,7 @@ TASKS: dict[str, Source] = {
         load_cifar10,
         ("densenet121", "densenet201", "resnet20", "resnet110"),
         "32x32 colour photographs",
+        augment=crop_and_flip,
     ),
     "shakespeare": Source(
         load_shakespeare,
@@ -124,7 +131,9 @@ def load(name: str, model: str | None = None, data: str | Path | None = None) ->
     """The built-in task ``name`` with ``model`` (by default the first that fits it).
 
     name: a stream takes options, as in ``graphical:drift=0.01,local=true``; they are those of the
-    functions in ``tacit.tasks.streams``.
+    functions in ``tacit.tasks.streams``. ``cifar10:augment=true`` crops and mirrors training images
+    at random (see ``tacit.tasks.augment``), as is done by default for the residual networks;
+    ``augment=false`` does not.
     data: a folder of parquet files (see ``tacit.tasks.images`` and ``tacit.tasks.speech``; text:
     ``tacit.tasks.text``); by default the environment variable TACIT_DATA, and without it, for
     images, the Hugging Face hub.
@@ -136,20 +145,24 @@ def load(name: str, model: str | None = None, data: str | Path | None = None) ->
     """
     source = find(name)
     plain, options = parse_call(name)
-    if source.stream is None and ":" in name:
+    if source.stream is None and source.augment is None and ":" in name:
         raise UserError(f"task {plain!r} takes no options, but got {name!r}; write {plain!r}")
     chosen = source.models[0] if model is None else model
     if chosen not in source.models:
         raise unknown(f"model for task {plain!r}:", chosen, source.models)
     if source.load is None and data is not None:
         raise UserError(f"task {plain!r} makes its own samples; leave out the data folder")
+    training = source.training or TRAINING[chosen]
+    augment = None
+    if source.augment is not None:
+        choose = partial(_augmentation, source.augment, augment=training.augment)
+        augment = call(f"task {plain}", choose, options)
     parts: tuple[Data, ...] = () if source.load is None else source.load(data)
     stream = None
     if source.stream is not None:
         stream = call(f"task {plain}", partial(source.stream, *parts), options)
         parts = parts or _sample(stream)
     train, test = parts
-    training = source.training or TRAINING[chosen]
     return Task(
         name=name,
         train=train,
@@ -162,7 +175,12 @@ def load(name: str, model: str | None = None, data: str | Path | None = None) ->
         description=f"{chosen} on {source.description}",
         stream=stream,
         correct=source.correct,
+        augment=augment,
     )
+
+
+def _augmentation(offered: Augment, augment: Value) -> Augment | None:
+    return offered if flag("augment", augment) else None
 
 
 def _sample(stream: StreamFactory) -> tuple[Data, Data]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tacit.tasks.augment import Augment
 from tacit.tasks.data import Data
 from tacit.tasks.streams.base import StreamFactory
 
@@ -48,6 +49,8 @@ class Task:
                   a sample of it (see ``tacit.tasks.registry.load``).
     correct:      (outputs, targets) -> (b,), which answers are right (bool), or the share of each
                   that is (float, from 0 to 1).
+    augment:      changes a worker's batch at random before it is trained on; test data never.
+                  (inputs (n, ...), random numbers of (seed, worker, draw)) -> inputs.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Task:
     description: str = ""
     stream: StreamFactory | None = None
     correct: Callable[[Tensor, Tensor], Tensor] = argmax_correct
+    augment: Augment | None = None
 
 
 def is_kernel(parameter: Tensor) -> bool:
