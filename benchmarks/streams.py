@@ -9,6 +9,7 @@ streams.step_ratio    a round of dynamic averaging, its stream, checks and conve
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,6 +61,9 @@ def main() -> None:
     everyone = list(range(WORKERS))
     learners = bare()
 
+    stream, fresh = simulation(tacit.no_sync()).stream, itertools.count()
+    assert stream is not None
+
     def learn() -> None:
         for step in range(ROUNDS):
             learners.training.gradients(everyone, step)
@@ -75,7 +79,12 @@ def main() -> None:
         for _ in range(ROUNDS):
             run.step()
 
-    cases = {"learning alone": learn}
+    def draw() -> None:
+        for _ in range(ROUNDS):
+            stream.batches(everyone, next(fresh))
+
+    # fresh samples are a part of the rounds below; only reported
+    cases = {"learning alone": learn, "fresh samples": draw}
     cases |= {name: lambda run=run: rounds(run) for name, run in runs.items()}
     seconds = paired(cases, 3 if args.quick else 21)
     for name, value in seconds.items():

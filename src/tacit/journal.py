@@ -26,11 +26,12 @@ class Journal:
     def begin(self, step: int) -> None:
         """Begin anew after an evaluation at this step."""
         self.since = step
-        self.losses = torch.zeros(2, dtype=torch.float64)  # their sum and number
+        self.losses = [0.0, 0.0]  # their sum and number
         self.checks: list[tuple[int, float | None, bool]] = []
         self.conversations: list[tuple[int, int, int, bool]] = []
         self._rounds: list[tuple[float, float]] = []  # of the hosted workers
         self._bytes: list[int] = []
+        self._events = -1  # how many there were in the ledger when its bytes were last counted
 
     def note(
         self,
@@ -42,10 +43,11 @@ class Journal:
     ) -> None:
         """One step. ``losses``: of the active hosted workers."""
         total = float(losses.sum())
-        self.losses += torch.tensor([total, len(losses)], dtype=torch.float64)
+        self.losses[0] += total
+        self.losses[1] += len(losses)
         if self.stream is not None:
             self._rounds.append((total, mistakes))
-            self._bytes.append(self.fleet.ledger.bytes())
+            self._bytes.append(self._spent())
         if averaging is None:
             return
         if fired or averaging.estimate is not None:
@@ -53,6 +55,14 @@ class Journal:
         if (settled := averaging.settled) is not None:
             callers, members = int(settled.callers.sum()), int(settled.members.sum())
             self.conversations.append((step, callers, members, settled.whole))
+
+    def _spent(self) -> int:
+        """The bytes so far. In most rounds nothing is sent."""
+        ledger = self.fleet.ledger
+        if len(ledger) == self._events:
+            return self._bytes[-1]
+        self._events = len(ledger)
+        return ledger.bytes()
 
     def rounds(self) -> list[tuple[float, int, int]]:
         """Of each step: loss and wrong answers of all workers, bytes so far. A collective."""
@@ -79,7 +89,7 @@ class Journal:
         """What all workers share; sums over processes. A collective."""
         return {
             "since": self.since,
-            "losses": self.fleet.total(self.losses),
+            "losses": self.fleet.total(torch.tensor(self.losses, dtype=torch.float64)),
             "checks": [list(check) for check in self.checks],
             "conversations": [list(entry) for entry in self.conversations],
             "rounds": self._summed_rounds(),
@@ -96,5 +106,5 @@ class Journal:
         self._bytes = list(state["bytes"])
         # sums over processes: one of them goes on with them
         mine = 1.0 if self.fleet.leader else 0.0
-        self.losses = state["losses"] * mine
+        self.losses = (state["losses"] * mine).tolist()
         self._rounds = [(loss, mistakes) for loss, mistakes in (state["rounds"] * mine).tolist()]

@@ -8,7 +8,7 @@ import pytest
 
 from tacit.errors import UserError
 from tacit.rng import numpy_stream
-from tacit.tasks.streams.generated import SCALE
+from tacit.tasks.streams.bits import SCALE
 from tacit.tasks.streams.graphical import Graphical, GraphicalStream, Law, graphical
 
 

@@ -10,20 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.rng import Name, numpy_stream
+from tacit.rng import Name
 from tacit.tasks.data import TensorData
 from tacit.tasks.streams.base import Stream, check
+from tacit.tasks.streams.bits import Numbers, numbers
 from tacit.tasks.streams.drift import Drifts, When
 from tacit.tasks.streams.options import batch_sizes
 
-BLOCK = 16  # rounds whose bits are drawn together: spreads the cost of opening a random stream
+BLOCK = 16  # rounds that share a random stream: spreads the cost of opening it
 TEST_SIZE = 2000
 
 #: Which concept: (number,), or with drifts of each worker's own (worker, number).
 Key = tuple[int, ...]
-#: 16 random bits, in the same order on every machine.
-BITS = np.dtype("<u2")
-SCALE = 1 << 16
 
 
 class Concept(Protocol):
@@ -65,7 +63,8 @@ class Generated(Stream, Generic[C]):
         self._seed, self._width, self._local = seed, width, local
         names = range(workers) if local else [None]
         self._drifts = [Drifts(when, seed, *([] if k is None else [k])) for k in names]
-        self._blocks: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
+        #: Of some workers: the block of rounds last asked for, and its numbers.
+        self._opened: dict[tuple[int, ...], tuple[int, Numbers]] = {}
         #: As many as one round needs, and a few more.
         self._concept = functools.lru_cache(maxsize=workers + 4 if local else 4)(draw)
         self._test = functools.lru_cache(maxsize=4)(self._make_test)
@@ -75,8 +74,7 @@ class Generated(Stream, Generic[C]):
 
     def batches(self, workers: Sequence[int], round: int) -> tuple[Tensor, Tensor]:
         check(self, workers, round)
-        number, row = divmod(round, BLOCK)
-        bits = self._block(tuple(workers), number)[row]
+        bits = self._bits(tuple(workers), round)
         if not self._local:
             return self._samples([bits], [self._key(0, round)])
         ends = np.cumsum([self.sizes[worker] for worker in workers])
@@ -98,27 +96,15 @@ class Generated(Stream, Generic[C]):
         number = self._drifts[worker if self._local else 0].concept(round)
         return (worker, number) if self._local and number > 0 else (number,)
 
-    def _block(self, workers: tuple[int, ...], number: int) -> np.ndarray:
-        """The bits of a block of rounds, (BLOCK, samples of all these workers, width)."""
-        kept = self._blocks.get(workers)
-        if kept is None or kept[0] != number:
-            if len(workers) == 1:
-                rows = BLOCK * self.sizes[workers[0]]
-                bits = self._bits(rows, "bits", workers[0], number)
-                bits = bits.reshape(BLOCK, -1, self._width)
-            else:
-                alone = [self._block((worker,), number) for worker in workers]
-                # into the last block's memory: fresh pages cost more than the copy
-                bits = np.concatenate(alone, axis=1, out=None if kept is None else kept[1])
-            kept = self._blocks[workers] = number, bits
-        return kept[1]
-
-    def _bits(self, rows: int, *name: Name) -> np.ndarray:
-        rng = numpy_stream(self._seed, "stream", *name)
-        count = rows * self._width
-        # the generator's own words, half the price of rng.bytes
-        words = rng.bit_generator.random_raw(-(-count // 4)).astype("<u8", copy=False)
-        return words.view(BITS)[:count].reshape(rows, self._width)
+    def _bits(self, workers: tuple[int, ...], round: int) -> np.ndarray:
+        """(samples of all these workers in this round, width); to be used before the next call."""
+        block, row = divmod(round, BLOCK)
+        opened = self._opened.get(workers)
+        if opened is None or opened[0] != block:
+            names: list[tuple[Name, ...]] = [("stream", "bits", w, block) for w in workers]
+            counts = [self.sizes[worker] * self._width for worker in workers]
+            opened = self._opened[workers] = block, numbers(self._seed, names, counts, BLOCK)
+        return opened[1].read(row).reshape(-1, self._width)
 
     def _samples(self, parts: Sequence[np.ndarray], keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         if len(set(keys)) == 1:
@@ -132,12 +118,6 @@ class Generated(Stream, Generic[C]):
 
     def _make_test(self, keys: tuple[Key, ...]) -> TensorData:
         # The same bits for every concept: tests of different rounds differ by their concept alone.
-        bits = self._bits(TEST_SIZE, "test")
-        return TensorData(*self._samples(np.array_split(bits, len(keys)), keys))
-
-
-def cuts(probabilities: np.ndarray) -> np.ndarray:
-    """Numbers c, uint16, such that 16 random bits are below c with these probabilities, which are
-    rounded to multiples of 2^-16 below 1: two bytes then decide a draw exactly."""
-    numbers: np.ndarray = np.minimum(np.rint(probabilities * SCALE), SCALE - 1).astype(np.uint16)
-    return numbers
+        drawn = numbers(self._seed, [("stream", "test")], [TEST_SIZE * self._width], 1).read(0)
+        parts = np.array_split(drawn.reshape(TEST_SIZE, self._width), len(keys))
+        return TensorData(*self._samples(parts, keys))

@@ -17,9 +17,11 @@ import numpy as np
 from tacit.calls import Value
 from tacit.errors import UserError
 from tacit.rng import numpy_stream
+from tacit.tasks.streams._compiled import compiled
 from tacit.tasks.streams.base import StreamFactory
+from tacit.tasks.streams.bits import SCALE, cuts
 from tacit.tasks.streams.drift import When
-from tacit.tasks.streams.generated import SCALE, Generated, Key, cuts
+from tacit.tasks.streams.generated import Generated, Key
 from tacit.tasks.streams.options import flag, number, parse_rates
 
 FEATURES = 150
@@ -63,9 +65,17 @@ class Graphical:
             s=rng.choice([-1.0, 1.0], law.hidden),
         )
 
-    def sample(self, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (n, features) of -1 and +1, float32, and classes (n,) 0 or 1, int64."""
+    def sample(self, bits: np.ndarray, kernel: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs (n, features) of -1 and +1, float32, and classes (n,) 0 or 1, int64.
+
+        ``kernel``: None uses numba where it is installed, False never, True insists. The samples
+        are the same.
+        """
         hidden = len(self.q)
+        tree = compiled("tree", kernel)
+        if tree is not None and hidden <= tree.MOST_HIDDEN:
+            made: tuple[np.ndarray, np.ndarray] = tree.sample(bits, *self._cuts, *self._masks)
+            return made
         y = bits[:, :1] & 1
         agrees = bits[:, 1 : 1 + hidden] < self._cuts[0]
         z = _signs(agrees == y)
@@ -90,6 +100,14 @@ class Graphical:
     @cached_property
     def _cuts(self) -> tuple[np.ndarray, np.ndarray]:
         return cuts(0.5 + self.q), cuts(0.5 + self.rho)
+
+    @cached_property
+    def _masks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every feature, uint16: the bit of its parent h; and that again where s_h tau_j is +1,
+        else 0. See ``tree.sample``; with s as in ``_spread``."""
+        parents = (1 << self.parent).astype(np.uint16)
+        follows: np.ndarray = parents * (self.s[self.parent] * self.tau > 0)
+        return parents, follows
 
     @cached_property
     def _spread(self) -> np.ndarray:

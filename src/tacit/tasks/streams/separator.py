@@ -9,8 +9,9 @@ import numpy as np
 from tacit.calls import Value
 from tacit.rng import numpy_stream
 from tacit.tasks.streams.base import StreamFactory
+from tacit.tasks.streams.bits import BITS, SCALE, cuts
 from tacit.tasks.streams.drift import When
-from tacit.tasks.streams.generated import BITS, SCALE, Generated, Key, cuts
+from tacit.tasks.streams.generated import Generated, Key
 from tacit.tasks.streams.options import flag, number, parse_rates
 
 FEATURES = 150
