@@ -61,6 +61,33 @@ CASES: dict[str, Callable[[], Recipe]] = {
     "fedadam": lambda: tacit.fedadam(fraction=0.3, epochs=0.8, lr=0.1, server_lr=0.01),
     "fedadagrad": lambda: tacit.fedadagrad(epochs=0.8, lr=0.1),
     "diloco": lambda: tacit.diloco(period=2),
+    "compressed topk": lambda: tacit.compressed("topk(density=0.1)", feedback=True),
+    "compressed randomk": lambda: tacit.compressed("randomk(density=0.3)", feedback=True),
+    "compressed lowrank": lambda: tacit.compressed(
+        "lowrank", feedback=True, per_tensor=True, download="topk(density=0.5)"
+    ),
+    "dgc": lambda: tacit.dgc(
+        0.1,
+        nesterov=True,
+        clip=1.0,
+        warmup="1/0.2",
+        values="fp16",
+        dense="fp16",
+        weight_decay=0.01,
+        lr=0.1,
+    ),
+    "ef21 both ways": lambda: tacit.ef21(
+        "topk(density=0.1)", momentum=0.3, download="topk(density=0.3,values=int8)"
+    ),
+    "ef21 partial": lambda: tacit.ef21("topk(density=0.1)", fraction=0.5, start="zero"),
+    "ef21_w": lambda: tacit.ef21_w("topk(density=0.1)", estimate=3),
+    "sparseloco": lambda: tacit.sparseloco(period=2, k=6, block=32),
+    "local_sgd compressed": lambda: tacit.local_sgd(
+        period=2, buffers="average", compressor="topk(density=0.1,values=int8)"
+    ),
+    "fda compressed": lambda: tacit.fda(
+        0.02, compressor="topk(density=0.2)", download="topk(density=0.3)"
+    ),
 }
 #: Cases with a threshold, which must be crossed at some steps and not at others.
 VARIABLE = [name for name in CASES if name.startswith("fda")]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import tacit
+from helpers import by_hand
+from helpers.by_hand import above, blocks, top
 from helpers.tasks import mlp_task
 from tacit.errors import UserError
 from tacit.recipes import RECIPES, Recipe
@@ -24,6 +26,8 @@ ADAMW = torch.optim.AdamW
 
 class Plain:
     """K separate models, optimizers and data, and nothing of this library but its batches."""
+
+    count, steps = K, STEPS
 
     def __init__(self, simulation: tacit.Simulation, optimizer: Callable) -> None:
         self.task = simulation.task
@@ -46,6 +50,19 @@ class Plain:
         for k in workers:
             self.backward(k)
             self.optimizers[k].step()
+
+    def gradient(self, k: int) -> Tensor:
+        self.backward(k)
+        return torch.cat([p.grad.flatten() for p in self.models[k].parameters()]).double()
+
+    def apply(self, direction: Tensor) -> None:
+        """One step of all optimizers in this direction."""
+        for model, optimizer in zip(self.models, self.optimizers, strict=True):
+            parameters = list(model.parameters())
+            pieces = direction.float().split([p.numel() for p in parameters])
+            for p, piece in zip(parameters, pieces, strict=True):
+                p.grad = piece.view_as(p).clone()
+            optimizer.step()
 
     def get(self, k: int) -> Tensor:
         return nn.utils.parameters_to_vector(self.models[k].parameters()).detach().double()
@@ -235,6 +252,164 @@ def replace(model: Tensor, gradient: Tensor) -> Tensor:
     return model - gradient
 
 
+def some_workers(step: int) -> list[int]:
+    return sampled(step, 0.5)
+
+
+def every(period: int) -> Callable[[int, list[Tensor], Tensor], bool]:
+    return lambda step, drifts, movement: step % period == 0
+
+
+def further_than(theta: float) -> Callable[[int, list[Tensor], Tensor], bool]:
+    return lambda step, drifts, movement: linear(drifts, movement) > theta
+
+
+#: As below, of methods with compressed messages.
+COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], float | None]] = {
+    "compressed": (
+        lambda: tacit.compressed("topk(density=0.2)"),
+        lambda plain: by_hand.compressed(plain, top(0.2)),
+        None,
+    ),
+    "compressed identity": (
+        lambda: tacit.compressed("identity", lr=0.2),
+        synchronous,
+        0.2,
+    ),
+    "compressed feedback": (
+        lambda: tacit.compressed("topk(density=0.1)", feedback=True),
+        lambda plain: by_hand.compressed(plain, top(0.1), feedback=True),
+        None,
+    ),
+    "compressed feedback tensors": (
+        lambda: tacit.compressed("topk(density=0.2)", feedback=True, per_tensor=True),
+        lambda plain: by_hand.compressed(plain, top(0.2), feedback=True, per_tensor=True),
+        None,
+    ),
+    "compressed feedback both ways": (
+        lambda: tacit.compressed("topk(density=0.3)", True, "topk(density=0.4)", lr=0.2),
+        lambda plain: by_hand.compressed(plain, top(0.3), True, top(0.4)),
+        0.2,
+    ),
+    "dgc": (
+        lambda: tacit.dgc(density=0.1, lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.1),
+        0.1,
+    ),
+    "dgc nesterov": (
+        lambda: tacit.dgc(density=0.1, momentum=0.8, nesterov=True, weight_decay=0.05, lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.1, 0.8, nesterov=True, decay=0.05),
+        0.1,
+    ),
+    "dgc decay": (
+        lambda: tacit.dgc(density=0.2, weight_decay=0.1, masking=False, lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.2, masking=False, decay=0.1),
+        0.1,
+    ),
+    # an epoch is 5.08 steps
+    "dgc warm-up": (
+        lambda: tacit.dgc(density=0.1, warmup="0.3", lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.3 if step <= 6 else 0.1),
+        0.1,
+    ),
+    "dgc dense warm-up": (
+        lambda: tacit.dgc(density=0.1, warmup="1.0", lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 1 if step <= 6 else 0.1),
+        0.1,
+    ),
+    "dgc clip": (
+        lambda: tacit.dgc(density=0.1, clip=0.5, lr=0.2),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.1, clip=0.5 / math.sqrt(K)),
+        0.2,
+    ),
+    "dgc vector": (
+        lambda: tacit.dgc(density=0.1, per_tensor=False, lr=0.1),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.1, per_tensor=False),
+        0.1,
+    ),
+    "ef21": (
+        lambda: tacit.ef21("topk(density=0.1)"),
+        lambda plain: by_hand.ef21(plain, top(0.1)),
+        None,
+    ),
+    "ef21 zero": (
+        lambda: tacit.ef21("topk(density=0.2)", start="zero", lr=0.2),
+        lambda plain: by_hand.ef21(plain, top(0.2), zero=True),
+        0.2,
+    ),
+    "ef21 momentum": (
+        lambda: tacit.ef21("topk(density=0.1)", momentum=0.3, lr=0.2),
+        lambda plain: by_hand.ef21(plain, top(0.1), momentum=0.3),
+        0.2,
+    ),
+    "ef21 heavy ball": (
+        lambda: tacit.ef21("topk(density=0.1)", heavy_ball=0.5, lr=0.1),
+        lambda plain: by_hand.ef21(plain, top(0.1), heavy_ball=0.5),
+        0.1,
+    ),
+    "ef21 both ways": (
+        lambda: tacit.ef21("topk(density=0.3)", download="topk(density=0.2)", lr=0.2),
+        lambda plain: by_hand.ef21(plain, top(0.3), back=top(0.2)),
+        0.2,
+    ),
+    "ef21 part": (
+        lambda: tacit.ef21("topk(density=0.1)", fraction=0.5, lr=0.2),
+        lambda plain: by_hand.ef21(plain, top(0.1), present=some_workers),
+        0.2,
+    ),
+    "ef21 part both ways": (
+        lambda: tacit.ef21(
+            "topk(density=0.1)", 0.5, download="topk(density=0.2)", fraction=0.5, lr=0.2
+        ),
+        lambda plain: by_hand.ef21(plain, top(0.1), 0.5, back=top(0.2), present=some_workers),
+        0.2,
+    ),
+    # with Top-k it would be EF21, whatever the weights are
+    "ef21_w": (
+        lambda: tacit.ef21_w("threshold(t=0.12)", "1/2/5", lr=0.2),
+        lambda plain: by_hand.ef21(plain, above(0.12), weights=[1 / 8, 2 / 8, 5 / 8]),
+        0.2,
+    ),
+    "ef21_w estimated": (
+        lambda: tacit.ef21_w("threshold(t=0.12)", estimate=4, lr=0.2),
+        lambda plain: by_hand.ef21(plain, above(0.12), estimate=4),
+        0.2,
+    ),
+    "ef21_w part": (
+        lambda: tacit.ef21_w("threshold(t=0.12)", "1/2/5", momentum=0.6, fraction=0.5, lr=0.2),
+        lambda plain: by_hand.ef21(
+            plain, above(0.12), 0.6, present=some_workers, weights=[1 / 8, 2 / 8, 5 / 8]
+        ),
+        0.2,
+    ),
+    "local_sgd compressed": (
+        lambda: tacit.local_sgd(2, compressor="topk(density=0.1)"),
+        lambda plain: by_hand.averaged(plain, every(2), top(0.1)),
+        None,
+    ),
+    "local_sgd compressed both ways": (
+        lambda: tacit.local_sgd(2, compressor="topk(density=0.3)", download="topk(density=0.2)"),
+        lambda plain: by_hand.averaged(plain, every(2), top(0.3), back=top(0.2)),
+        None,
+    ),
+    "fda compressed": (
+        lambda: tacit.fda(0.002, compressor="topk(density=0.2)"),
+        lambda plain: by_hand.averaged(plain, further_than(0.002), top(0.2)),
+        None,
+    ),
+    "fda compressed both ways": (
+        lambda: tacit.fda(0.002, compressor="topk(density=0.2)", download="topk(density=0.4)"),
+        lambda plain: by_hand.averaged(plain, further_than(0.002), top(0.2), back=top(0.4)),
+        None,
+    ),
+    "sparseloco": (
+        lambda: tacit.sparseloco(2, k=4, block=16, values="fp32", decay=0.9, server_lr=0.4),
+        lambda plain: by_hand.averaged(plain, every(2), blocks(4, 16), 0.9, server_lr=0.4),
+        None,
+    ),
+}
+
+
 #: name: (recipe, the method by hand, the rate of local SGD where it is part of the method)
 METHODS: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], float | None]] = {
     "synchronous": (lambda: tacit.synchronous(), synchronous, None),
@@ -305,6 +480,7 @@ METHODS: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], flo
         lambda plain: fedopt(plain, 2, 1, Adagrad(0.1, 1e-3)),
         0.2,
     ),
+    **COMPRESSED,
 }
 
 
@@ -340,6 +516,9 @@ def test_against_plain_pytorch(name):
     assert len(set(plain.samples)) == K
     # a gradient exchange keeps the models synchronised at every step
     assert simulation.synchronisations == len(fired)
+    exchange = simulation.recipe.gradients or simulation.recipe.averaging
+    if name in COMPRESSED:  # and not sent dense, which would be another method
+        assert exchange.compression.given_up == 0
 
 
 def test_diloco():
@@ -387,6 +566,19 @@ def test_published_defaults():
     assert (group["lr"], group["momentum"], group["nesterov"]) == (0.7, 0.9, True)
 
 
+def test_published_defaults_of_compressed_methods():
+    memory = tacit.dgc().gradients.compression.memory
+    assert (memory.momentum, memory.nesterov, memory.masking) == (0.9, False, True)
+    assert (memory.clip, memory.clip_power) == (None, -0.5)
+    assert tacit.dgc().gradients.compression.densities.density == 0.001
+    memory = tacit.ef21().gradients.compression.memory
+    assert (memory.momentum, memory.whole, memory.begins) == (None, False, "whole")
+    averaging = tacit.sparseloco().averaging
+    selects = averaging.compression.compressor
+    assert (selects.k, selects.block, averaging.compression.memory.decay) == (64, 4096, 0.95)
+    assert averaging.trigger.period == 30
+
+
 def test_a_recipe_is_new_each_time():
     assert tacit.fda(1.0).averaging is not tacit.fda(1.0).averaging
 
@@ -400,6 +592,14 @@ def test_a_recipe_is_new_each_time():
         (lambda: tacit.fda(-1.0), "theta"),
         (lambda: tacit.fedavg(fraction=0.0), "sampled fraction"),
         (lambda: tacit.fedavg(epochs=0), "local epochs"),
+        (lambda: tacit.compressed("top"), "unknown compressor 'top'; did you mean 'topk'"),
+        (lambda: tacit.ef21(heavy_ball=0.9), "heavy_ball is the momentum of SGD; give its lr"),
+        (lambda: tacit.ef21(fraction=0.0), "sampled fraction"),
+        (lambda: tacit.ef21_w(smoothness="1/x"), "smoothness '1/x' is not understood"),
+        (lambda: tacit.dgc(density=0.0), "density"),
+        (lambda: tacit.dgc(warmup="slow"), "warmup 'slow' is not understood"),
+        (lambda: tacit.dgc(values="fp8"), "unknown value code 'fp8'"),
+        (lambda: tacit.sparseloco(k=65, block=64), "choose fewer"),
     ],
 )
 def test_impossible_recipes(make, message):

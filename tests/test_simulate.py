@@ -41,6 +41,25 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fedadam": lambda: tacit.fedadam(fraction=0.3, epochs=0.5, lr=0.1),
     "fedadagrad": lambda: tacit.fedadagrad(epochs=0.5, lr=0.1),
     "diloco": lambda: tacit.diloco(period=2),
+    "compressed lowrank": lambda: tacit.compressed("lowrank", feedback=True, per_tensor=True),
+    "dgc": lambda: tacit.dgc(
+        0.1,
+        nesterov=True,
+        clip=1.0,
+        warmup="1/0.2",
+        values="fp16",
+        dense="fp16",
+        weight_decay=0.01,
+        lr=0.1,
+    ),
+    "ef21 both ways": lambda: tacit.ef21("topk(density=0.2)", momentum=0.3, download="lowrank"),
+    "ef21 partial": lambda: tacit.ef21("topk(density=0.1)", fraction=0.5, start="zero"),
+    "ef21_w": lambda: tacit.ef21_w("topk(density=0.1)", estimate=7),
+    "sparseloco": lambda: tacit.sparseloco(period=2, k=6, block=32),
+    "local_sgd randomk": lambda: tacit.local_sgd(2, compressor="randomk(density=0.3,scaled=true)"),
+    "fda compressed": lambda: tacit.fda(
+        0.02, compressor="qsgd", download="topk(density=0.3,values=int8)"
+    ),
 }
 
 

@@ -6,9 +6,13 @@ from tacit.fleet import Link, LocalFleet, ProcessGroupFleet
 from tacit.recipes import (
     RECIPES,
     Recipe,
+    compressed,
     continuous,
+    dgc,
     diloco,
     dynamic_averaging,
+    ef21,
+    ef21_w,
     fda,
     fedadagrad,
     fedadam,
@@ -18,6 +22,7 @@ from tacit.recipes import (
     no_sync,
     periodic,
     serial,
+    sparseloco,
     synchronous,
 )
 from tacit.simulate import Simulation
@@ -34,9 +39,13 @@ __all__ = [
     "Recipe",
     "Simulation",
     "attach",
+    "compressed",
     "continuous",
+    "dgc",
     "diloco",
     "dynamic_averaging",
+    "ef21",
+    "ef21_w",
     "fda",
     "fedadagrad",
     "fedadam",
@@ -46,5 +55,6 @@ __all__ = [
     "no_sync",
     "periodic",
     "serial",
+    "sparseloco",
     "synchronous",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
+from tacit.compression import Compression
 from tacit.errors import TrainingDiverged, UserError
 from tacit.fleet import Fleet, Pending, Settled
 from tacit.late import Late, late_of, settled_state
@@ -34,6 +36,9 @@ class ModelAveraging:
     models arrive so many steps after they left (published: 0). A worker then continues from the
     combined model plus what it has learned meanwhile, ``w <- mean + (w - w when it left)``.
 
+    ``compression``: what travels of the models' changes since the last synchronisation; None: the
+    models, dense. What was not sent is in its memory. Buffers and moments travel dense.
+
     A :class:`Coordinated` topology may average a part of the models, whose workers then go on from
     it; only what everybody gets is a synchronisation, and a new reference.
     """
@@ -48,6 +53,7 @@ class ModelAveraging:
         optimizer_state: Travels = "local",
         lag: int = 0,
         overlap: int = 0,
+        compression: Compression | None = None,
     ) -> None:
         for name, value in (("buffers", buffers), ("optimizer_state", optimizer_state)):
             if value not in ("local", "average"):
@@ -56,6 +62,9 @@ class ModelAveraging:
             if steps < 0:
                 raise UserError(f"{name} 0 or more steps, not {steps}")
         _check_topology(topology or Everyone(), optimizer_state, lag, overlap)
+        if compression is not None and (overlap or (topology or Everyone()).coordinated):
+            what = "overlap" if overlap else "a coordinator that asks for single models"
+            raise UserError(f"compressed models do not go with {what}; leave one of them out")
         self.trigger = trigger
         self.aggregator = aggregator or Mean()
         self.outer = outer
@@ -64,6 +73,7 @@ class ModelAveraging:
         self.optimizer_state = optimizer_state
         self.lag = lag
         self.overlap = overlap
+        self.compression = compression
 
     def start(
         self, fleet: Fleet, models: Models, optimizer: OptimizerRows, setting: Setting
@@ -76,6 +86,8 @@ class ModelAveraging:
         self.reference = models.parameters[0].clone()
         if self.outer is not None:
             self.outer.start(self.reference)
+        if self.compression is not None:
+            self.compression.start(fleet, models, setting)
         self.rounds = 0
         self.participants = self.topology.participants(0)
         #: The last estimate of the trigger, or None where nothing was estimated at the last step.
@@ -102,7 +114,7 @@ class ModelAveraging:
             return False
         if isinstance(self.topology, Coordinated):
             return self._coordinate(self.topology, step)
-        model = self._combined(self.models.parameters)
+        model = self._combined_models()
         if not math.isfinite(float(model.sum())):
             raise TrainingDiverged(
                 f"the mean of the models is not finite at step {step}; lower the learning rate"
@@ -192,6 +204,13 @@ class ModelAveraging:
         self.rounds += 1
         self.participants = self.topology.participants(self.rounds)
 
+    def _combined_models(self) -> Tensor:
+        if self.compression is None:
+            return self._combined(self.models.parameters)
+        drifts = self.models.parameters - self.reference
+        drift = self.compression.combine(drifts, "model", self.participants, self.aggregator)
+        return self.reference + drift
+
     def _combined(self, rows: Tensor) -> Tensor:
         return self.aggregator.combine(self.fleet, rows, "model", self.participants)
 
@@ -242,6 +261,7 @@ class ModelAveraging:
             "trigger": self.trigger.state_dict(),
             "topology": self.topology.state_dict(),
             "outer": self.outer.state_dict() if self.outer is not None else None,
+            "compression": self.compression.state_dict() if self.compression is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -255,6 +275,8 @@ class ModelAveraging:
         self.topology.load_state_dict(state["topology"])
         if self.outer is not None:
             self.outer.load_state_dict(state["outer"])
+        if self.compression is not None:
+            self.compression.load_state_dict(state["compression"])
 
     def begin_again(self, reference: Tensor, step: int) -> None:
         """Go on after this step as after a synchronisation at this model ``(d,)``, whatever was on
@@ -272,6 +294,8 @@ class ModelAveraging:
             state["left"] = left[row].clone()
         if row + self.fleet.hosted.start == 0:
             state["coordinator"] = self.topology.coordinator_state()
+        if self.compression is not None:
+            state["compression"] = self.compression.worker_state(row)
         return state
 
     def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
@@ -281,6 +305,15 @@ class ModelAveraging:
             self._left[row] = state["left"]
         if "coordinator" in state:
             self.topology.load_coordinator_state(state["coordinator"])
+        if self.compression is not None:
+            self.compression.load_worker_state(row, state["compression"])
+
+    def take_over(self, shared: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:
+        """Go on from the state of another number of workers; :meth:`begin_again` says where."""
+        self.load_state_dict(shared)
+        if self.compression is not None:
+            states = [worker["compression"] for worker in workers]
+            self.compression.take_over(shared["compression"], states)
 
 
 def _check_topology(topology: Topology, optimizer_state: Travels, lag: int, overlap: int) -> None:

@@ -1,4 +1,4 @@
-"""Names with options, as on the command line: ``fda:theta=1,estimator=sketch``."""
+"""Names with options, as on the command line: ``fda:theta=1,compressor=topk(density=0.05)``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,39 @@ Made = TypeVar("Made")
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Value]]:
-    """``"fda:theta=1,estimator=sketch"`` to its name and options."""
+    """``"fda:theta=1,estimator=sketch"`` to its name and options. An option that is a call itself
+    has its options in parentheses, ``compressor=topk(density=0.05,values=int8)``, which this
+    function reads too."""
+    text = text.strip()
     name, _, rest = text.partition(":")
+    if "(" in name:
+        name, _, rest = text.partition("(")
+        if not rest.endswith(")"):
+            raise UserError(f"{text!r} has no closing parenthesis")
+        rest = rest[:-1]
     options: dict[str, Value] = {}
-    for item in filter(None, rest.split(",")):
+    for item in filter(None, _split(rest)):
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"{item!r} in {text!r} is not of the form option=value")
         options[key.strip().replace("-", "_")] = parse_value(value.strip())
     return name.strip(), options
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that are in no parentheses."""
+    items, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += character
+    if depth:
+        raise UserError(f"the parentheses in {text!r} do not match")
+    return items
 
 
 def parse_value(text: str) -> Value:

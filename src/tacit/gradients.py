@@ -2,33 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
+from torch.optim import Optimizer
 
 from tacit.aggregators import Aggregator, Mean
+from tacit.compression import Compression
+from tacit.errors import UserError
 from tacit.fleet import Fleet, Kind
 from tacit.replicas import Models
 from tacit.setting import Setting
+from tacit.topologies import Everyone, Topology
 
 
 class GradientExchange:
     """Replaces every worker's gradient by the combination of all: synchronous SGD.
 
     With equal optimizers on all workers the models stay equal, as in PyTorch's
-    DistributedDataParallel. ``charged``: False where the exchange stands for something else than
-    communication, and is recorded alone.
+    DistributedDataParallel. ``compression``: what travels; None: the gradients, dense.
+    ``topology``: whose gradients count at a step; all get the result. ``charged``: False where the
+    exchange stands for something else than communication, and is recorded alone.
+    Raises UserError for EF21 with an aggregator that is no mean.
     """
 
-    def __init__(self, aggregator: Aggregator | None = None, charged: bool = True) -> None:
+    def __init__(
+        self,
+        aggregator: Aggregator | None = None,
+        compression: Compression | None = None,
+        topology: Topology | None = None,
+        charged: bool = True,
+    ) -> None:
         self.aggregator = aggregator or Mean()
+        adds_up = compression is not None and compression.memory.counts_absent
+        if adds_up and not isinstance(self.aggregator, Mean):
+            raise UserError("EF21 adds up the workers' changes, which needs a mean of them")
+        self.compression = compression
+        self.topology = topology or Everyone()
         self.charged = charged
 
     def start(self, fleet: Fleet, models: Models, setting: Setting) -> None:
         """Begin a run."""
         self.fleet, self.models = fleet, models
         self.aggregator.start(setting)
+        self.topology.start(setting)
+        if self.compression is not None:
+            self.compression.start(fleet, models, setting)
 
-    def step(self, participants: Tensor) -> None:
-        """Between the backward pass and the local optimizer step."""
+    def check(self, optimizer: Optimizer) -> None:
+        """Raise UserError for a local optimizer that does not go with this."""
+        if self.compression is not None:
+            self.compression.check(optimizer)
+
+    def step(self, present: Tensor) -> bool:
+        """Between the backward pass and the local optimizer step. ``present``: the workers that
+        have a gradient, ``(K,)`` bool. Whether anybody had one; else there is nothing to step with.
+        """
         gradients = self.models.gradients
+        participants = present & self.topology.participants(self.fleet.ledger.step)
         kind: Kind = "gradient" if self.charged else "evaluation"
-        gradients[:] = self.aggregator.combine(self.fleet, gradients, kind, participants)
+        if self.compression is None:
+            gradients[:] = self.aggregator.combine(self.fleet, gradients, kind, participants)
+            return self.fleet.weight > 0
+        # messages of bytes do not say who is away, and what it is away for
+        self.fleet.roll_call(kind)
+        if self.fleet.weight == 0:
+            return False
+        gradients[:] = self.compression.combine(gradients, kind, participants, self.aggregator)
+        return True
+
+    @property
+    def first_message(self) -> int:
+        """How many columns the first message of a step has (a roll call: none)."""
+        return self.models.gradients.shape[1] if self.compression is None else 0
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """What all workers share. What belongs to one worker is in :meth:`worker_state`."""
+        return {} if self.compression is None else self.compression.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.compression is not None:
+            self.compression.load_state_dict(state)
+
+    def worker_state(self, row: int) -> dict[str, Any]:
+        return {} if self.compression is None else self.compression.worker_state(row)
+
+    def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
+        if self.compression is not None:
+            self.compression.load_worker_state(row, state)
+
+    def take_over(self, shared: dict[str, Any], workers: Sequence[dict[str, Any]]) -> None:
+        """Go on from the state of another number of workers."""
+        if self.compression is not None:
+            self.compression.take_over(shared, workers)

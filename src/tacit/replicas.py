@@ -79,6 +79,11 @@ class Replicas:
     def __len__(self) -> int:
         return len(self.parameters)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the parameters, in the order of the columns."""
+        return tuple(tuple(p.shape) for p in self._parameters)
+
     def scatter(self, noise: float, seed: int, workers: range) -> None:
         """Add Gaussian noise of this standard deviation to every worker's model, each its own."""
         if not 0 <= noise < math.inf:

@@ -13,7 +13,8 @@ class Setting:
     """``workers``: K. ``d``: number of trainable parameters. ``steps_per_epoch``: local steps in
     which all workers together see as many samples as there are; None: not known. ``samples``: how
     many samples each worker has, ``rates``: how many it learns from in a step, both ``(K,)`` and
-    equal if not given."""
+    equal if not given. ``shapes``: of the parameters, in the order of the flat vector ``(d,)``; one
+    vector if not given."""
 
     workers: int
     d: int
@@ -22,6 +23,7 @@ class Setting:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     samples: Tensor | None = None
     rates: Tensor | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     def sample_counts(self) -> Tensor:
         """Samples of each worker, ``(K,)`` float64."""
@@ -30,6 +32,9 @@ class Setting:
     def sample_rates(self) -> Tensor:
         """Samples of each worker's step, ``(K,)`` float64."""
         return self._or_equal(self.rates)
+
+    def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.shapes or ((self.d,),)
 
     def _or_equal(self, numbers: Tensor | None) -> Tensor:
         if numbers is None:

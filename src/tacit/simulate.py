@@ -89,6 +89,8 @@ class Simulation:
                 f"recipe {recipe.name} exchanges gradients, which this optimizer evaluates by "
                 "itself; use a recipe that averages models, or another optimizer"
             )
+        if recipe.gradients is not None:
+            recipe.gradients.check(self.optimizer.optimizers[0])
         if execution == "auto" and partial:
             execution = "loop"  # a batched pass takes all hosted workers, or none
         self.training = LocalTraining(
@@ -116,6 +118,7 @@ class Simulation:
             device=torch.device(device),
             samples=torch.tensor(samples),
             rates=torch.tensor(self.stream.sizes) if self.stream is not None else None,
+            shapes=self.replicas.shapes,
         )
         if recipe.gradients is not None:
             recipe.gradients.start(fleet, self.replicas, self.setting)
@@ -243,7 +246,7 @@ class Simulation:
 
     def shared_state(self) -> dict[str, Any]:
         """What all workers share, for a checkpoint."""
-        averaging = self.recipe.averaging
+        averaging, gradients = self.recipe.averaging, self.recipe.gradients
         return {
             "steps": self.steps,
             "synchronisations": self.synchronisations,
@@ -252,17 +255,19 @@ class Simulation:
             "journal": self.journal.state_dict(),
             "ledger": self.fleet.ledger.state_dict(),
             "averaging": averaging.state_dict() if averaging is not None else None,
+            "gradients": gradients.state_dict() if gradients is not None else None,
         }
 
     def worker_state(self, worker: int) -> dict[str, Any]:
         """What belongs to one hosted worker, for a checkpoint."""
         row = worker - self.fleet.hosted.start
-        averaging = self.recipe.averaging
+        averaging, gradients = self.recipe.averaging, self.recipe.gradients
         return {
             "replica": self.replicas.worker_state(row),
             "optimizer": self.optimizer.worker_state(row),
             "draws": self.training.draws[row],
             "averaging": averaging.worker_state(row) if averaging is not None else None,
+            "gradients": gradients.worker_state(row) if gradients is not None else None,
         }
 
     def load_state(self, shared: Mapping[str, Any], workers: Mapping[int, Any]) -> None:
@@ -275,6 +280,8 @@ class Simulation:
         self.fleet.ledger.load_state_dict(shared["ledger"])
         if self.recipe.averaging is not None:
             self.recipe.averaging.load_state_dict(shared["averaging"])
+        if self.recipe.gradients is not None:
+            self.recipe.gradients.load_state_dict(shared["gradients"])
         for row, worker in enumerate(self.fleet.hosted):
             state = workers[worker]
             self.replicas.load_worker_state(row, state["replica"])
@@ -282,6 +289,8 @@ class Simulation:
             self.training.draws[row] = state["draws"]
             if self.recipe.averaging is not None:
                 self.recipe.averaging.load_worker_state(row, state["averaging"])
+            if self.recipe.gradients is not None:
+                self.recipe.gradients.load_worker_state(row, state["gradients"])
 
 
 def _keep_freed_memory() -> None:

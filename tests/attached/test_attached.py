@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import situations
+from helpers.loops import COMPRESSED_GRADIENTS
 from helpers.spawn import run_processes
 
 ALL = [
@@ -20,6 +21,15 @@ ALL = [
     "no_sync",
     "diloco",
 ]
+COMPRESSED = [
+    "compressed-randomk",
+    "dgc",
+    "ef21-both_ways",
+    "ef21-partial",
+    "ef21_w",
+    "local_sgd-compressed",
+    "fda-compressed",
+]
 
 
 def same(results, key="finished"):
@@ -31,8 +41,14 @@ def same(results, key="finished"):
 # -- workers with different amounts of data
 
 
-@pytest.mark.parametrize("recipe", ALL)
-@pytest.mark.parametrize("steps", [[5, 9], [9, 5], [4, 0, 11]], ids=str)
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [
+        *((name, steps) for name in ALL for steps in ([5, 9], [9, 5], [4, 0, 11])),
+        *((name, steps) for name in COMPRESSED for steps in ([5, 9], [4, 0, 11])),
+    ],
+    ids=str,
+)
 def test_who_runs_out_of_data_waits_for_the_others(recipe, steps):
     epochs = 2
     results = run_processes(
@@ -47,7 +63,7 @@ def test_who_runs_out_of_data_waits_for_the_others(recipe, steps):
     assert torch.equal(results[0]["seen"][-1], finished)
 
 
-@pytest.mark.parametrize("recipe", ["synchronous", "fda-late"])
+@pytest.mark.parametrize("recipe", ["synchronous", "fda-late", "ef21-both_ways", "fda-compressed"])
 def test_a_worker_that_waits_also_helps_to_save(recipe, tmp_path):
     results = run_processes(situations.unequal, 2, 2, recipe, [3, 10], 1, str(tmp_path), timeout=60)
     same(results)
@@ -59,11 +75,11 @@ def test_a_worker_that_waits_also_helps_to_save(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("recipe", ALL)
+@pytest.mark.parametrize("recipe", [*ALL, *COMPRESSED[:4]])
 def test_workers_stay_in_step_when_a_gradscaler_skips(recipe, fused):
     results = run_processes(situations.overflow, 3, 3, recipe, fused, True, timeout=60)
     assert torch.isfinite(same(results)).all()
-    if recipe == "synchronous":
+    if recipe in ("synchronous", *COMPRESSED_GRADIENTS):
         same(results, "own")  # who skipped has followed the others
     assert [r["steps"] for r in results] == [12] * 3
     assert results[1]["scale"] < results[0]["scale"]
@@ -81,11 +97,11 @@ def test_without_the_scaler_the_others_wait_for_the_next_step(recipe):
 
 
 @pytest.mark.parametrize("views", [True, False])
-@pytest.mark.parametrize("recipe", ["synchronous", "fda", "local_sgd-overlap"])
+@pytest.mark.parametrize("recipe", ["synchronous", "fda", "local_sgd-overlap", "compressed-topk"])
 def test_tied_frozen_unused_and_sometimes_used_parameters(recipe, views):
     results = run_processes(situations.odd_parameters, 2, 2, recipe, views)
     same(results)
-    if recipe == "synchronous":
+    if recipe in ("synchronous", "compressed-topk"):
         same(results, "own")
     for r in results:
         assert r["frozen unchanged"]

@@ -28,6 +28,14 @@ def test_the_others_stop_in_time_name_the_rank_and_leave_a_checkpoint(recipe, ho
     assert torch.equal(own, results[0]["own"])
 
 
+@pytest.mark.parametrize("recipe", ["compressed-topk", "ef21-both_ways"])
+def test_a_gradient_that_is_not_finite_is_named_to_everybody(recipe):
+    """Whether all hear it from worker 1, or from the coordinator."""
+    for said in run_processes(quarrels.poison, 3, 3, recipe, timeout=60):
+        assert "what worker 1 has to send is not finite at step 3" in said
+        assert "\n" not in said
+
+
 def test_a_model_that_is_not_finite_is_named_to_everybody():
     """Worker 1's loss overflows; the coordinator, beside worker 0, refuses its model."""
     results = run_processes(quarrels.poison, 3, 3, "dynamic")

@@ -14,12 +14,14 @@ from tacit.attached import handshake
         ("theta", "recipe.averaging.trigger.threshold = 2.0", "threshold = 1.0"),
         ("estimator", "trigger.estimator = 'Sketch'", "trigger.estimator = 'Linear'"),
         ("recipe", "recipe.averaging.", "worker 0 has"),
+        ("density", "compressor.part.density = 0.2", "density = 0.1"),
+        ("download", "compression.download", "worker 0 has"),
         ("server", "recipe.averaging.outer.factory.lr = 0.5", "lr = 0.7"),
         ("shape", "parameters.bias = [4]", "parameters.bias = [3]"),
         ("extra", "order = ['0.weight', ", "order = ['weight', 'bias']"),
         ("value", "sum of parameters", "worker 0 has"),
         ("seed", "seed = 1", "seed = 0"),
-        ("protocol", "protocol = 7", "protocol = 1"),
+        ("protocol", "protocol = 7", "protocol = 2"),
     ],
 )
 def test_a_worker_that_differs_is_refused_everywhere_with_the_difference(what, first, second):

@@ -41,6 +41,19 @@ def refused(_: int, case: str) -> tuple[str, bool]:
         case "island":
             recipe = tacit.synchronous()
             options = {"island": torch.distributed.group.WORLD}
+        case "compressed island":
+            recipe = tacit.ef21()
+            options = {"island": torch.distributed.group.WORLD}
+        case "momentum":
+            optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+            recipe = tacit.dgc()
+        case "moments":
+            optimizer = torch.optim.Adam(module.parameters())
+            recipe = tacit.dgc()
+        case "warm-up":
+            recipe = tacit.dgc(warmup=2)
+        case "smoothness":
+            recipe = tacit.ef21_w(smoothness="1/2")
         case "initial":
             options = {"initial": "guess"}
         case "no folder" | "too late":
@@ -70,6 +83,11 @@ def refused(_: int, case: str) -> tuple[str, bool]:
         ("twice", "attached already"),
         ("lbfgs", "LBFGS evaluates gradients by itself"),
         ("island", "synchronous exchanges gradients"),
+        ("compressed island", "ef21 exchanges gradients; with islands use a recipe that averages"),
+        ("momentum", "dgc has the momentum in its memory; set the optimizer's to 0"),
+        ("moments", "Adam has moments of its own; use torch.optim.SGD"),
+        ("warm-up", "a warm-up counts epochs; say attach(..., steps_per_epoch=...)"),
+        ("smoothness", "2 smoothness constants for 1 workers"),
         ("initial", "initial is broadcast or check, not 'guess'"),
         ("no folder", "checkpoint=FOLDER"),
         ("too late", "no longer attached"),

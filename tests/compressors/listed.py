@@ -8,7 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tacit.compressors import QSGD, Compressor, Natural, RandomK, TopK, Uniform, chain, compressor
+from tacit.compressors import (
+    QSGD,
+    Compressor,
+    Natural,
+    PerTensor,
+    RandomK,
+    TopK,
+    Uniform,
+    chain,
+    compressor,
+)
 from tacit.rng import torch_stream
 
 
@@ -79,6 +89,15 @@ PLUGINS = dict(
                 lambda: chain(RandomK(density=0.5, scaled=True), Uniform(4)),
                 True,
                 lambda n: FRONT + n / 4,
+            ),
+        ),
+        # of one tensor, before it is told of others
+        (
+            "topk of each tensor",
+            Plugin(
+                lambda: PerTensor(TopK(density=0.1)),
+                False,
+                lambda n: FRONT + 6 + 4.7 * _entries(n, 0.1),
             ),
         ),
     ]

@@ -93,12 +93,32 @@ def test_two_model_messages_of_one_step_are_one_round():
     assert ledger.by_round().tolist() == [44, 44]
 
 
+def test_what_a_coordinator_collects():
+    ledger = Ledger(3)
+    ledger.step = 1
+    ledger.collect("model", [10, 0, 30])
+    ledger.download("model", 7, np.ones(3, bool))
+    ledger.step = 2
+    ledger.collect("gradient", [0, 0, 0])  # nobody had anything to send
+    assert list(ledger) == [
+        Event(1, "model", "collect", 40, 2, 0),
+        Event(1, "model", "download", 7, 3, 0),
+        Event(2, "gradient", "collect", 0, 0, 0),
+    ]
+    assert ledger.sent("model").tolist() == [10, 0, 30]
+    assert ledger.received("model").tolist() == [7, 7, 7]
+    # every message crosses the wire once, whatever the number of workers
+    assert ledger.bytes() == ledger.ring_bytes() == 40 + 3 * 7
+    assert ledger.by_round().tolist() == [61, 0]
+
+
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 3),
         st.sampled_from(KINDS),
         st.one_of(
             st.lists(st.integers(0, 99), min_size=4, max_size=4),  # a gather
+            st.lists(st.integers(0, 99), min_size=4, max_size=4).map(np.array),  # a collection
             st.tuples(
                 st.integers(0, 99),
                 st.one_of(st.none(), st.lists(st.booleans(), min_size=4, max_size=4).filter(any)),
@@ -113,6 +133,8 @@ def _record(ledger, events):
         ledger.step += pause
         if isinstance(what, list):
             ledger.gather(kind, what)
+        elif isinstance(what, np.ndarray):
+            ledger.collect(kind, what)
         else:
             payload, who = what
             ledger.reduce(kind, payload, None if who is None else np.array(who))
@@ -123,7 +145,10 @@ def test_views_agree_with_each_other(events):
     ledger = Ledger(4)
     _record(ledger, events)
     total = sum(
-        (2 if event.operation == "reduce" else 1) * event.payload * event.participants
+        {"reduce": 2 * event.participants, "gather": event.participants, "collect": 1}[
+            event.operation
+        ]
+        * event.payload
         for event in ledger
         if event.kind != "evaluation"
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tacit.errors import UserError
 from tacit.fleet import Ledger, Link, predicted_seconds
-from tacit.fleet.ledger import SMALL_MESSAGE
+from tacit.fleet.ledger import OPERATIONS, SMALL_MESSAGE
 
 MS = 1e-3
 
@@ -93,6 +93,15 @@ def test_star():
     assert _seconds(link, REDUCE, 1_000_000, 4) == pytest.approx(8 + 0.02)
     # all messages in once, all messages out to each
     assert _seconds(link, GATHER, 1_000_000, 4) == pytest.approx(1 + 4 + 0.02)
+
+
+@pytest.mark.parametrize("topology", ["ring", "star"])
+def test_a_collection_goes_through_the_coordinators_link(topology):
+    """A megabyte from four workers together, or from one: one hop."""
+    link, collect = Link(8e6, 10 * MS, topology), OPERATIONS.index("collect")
+    for workers in (1, 4):
+        assert _seconds(link, collect, 1_000_000, workers) == pytest.approx(1 + 0.01)
+    assert _seconds(link, collect, 0, 0) == 0.0
 
 
 @pytest.mark.parametrize("topology", ["ring", "star"])

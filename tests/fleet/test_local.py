@@ -64,6 +64,10 @@ def test_bytes(results):
     assert results["bytes"] == messages(K)
     assert b"" in results["bytes"]
     assert results["no bytes"] == [b""] * K
+    assert results["within"] == messages(K)
+    assert results["beyond"] is None
+    assert results["collected"] == b"".join(messages(K))
+    assert results["nothing"] == b""
 
 
 def test_ledger(results):
@@ -74,16 +78,23 @@ def test_ledger(results):
     expected = [sum(by_all) + weighted] * K
     expected[1] -= weighted  # takes no part
     expected[-1] += one
-    assert fleet.ledger.sent("model").tolist() == expected
-    assert fleet.ledger.count("model") == len(by_all) + 2
-    assert [e.overlap for e in fleet.ledger if e.kind == "monitoring"] == [1, 1]
     lengths = [len(message) for message in messages(K)]
-    assert (fleet.ledger.sent("gradient") - 4 * sum(SIZES)).tolist() == lengths
-    # 1 byte for each question whether any flag is set
-    control = 4 * (sum(SIZES) + 5) + 8 * 5 + 3
+    collected = [n + length for n, length in zip(expected, lengths, strict=True)]
+    assert fleet.ledger.sent("model").tolist() == collected
+    # the coordinator gives all of it to everybody; "rows strided" are gathered from the others
+    spread = [n + sum(lengths) + 4 * 5 * (K - 2) for n in expected]
+    assert fleet.ledger.received("model").tolist() == spread
+    assert fleet.ledger.count("model") == len(by_all) + 2 + 4
+    assert [e.overlap for e in fleet.ledger if e.kind == "monitoring"] == [1, 1]
+    # gathered twice; what would have been too long was not sent
+    sent = [2 * length for length in lengths]
+    assert (fleet.ledger.sent("gradient") - 4 * sum(SIZES)).tolist() == sent
+    # 1 byte for each question whether any flag is set; 8 bytes say how long a message is
+    told = 6 * 8
+    control = 4 * (sum(SIZES) + 5) + 8 * 5 + 3 + told
     broadcast = 4 * 5  # by worker 0 to the others
     assert fleet.ledger.sent("control").tolist() == [control + broadcast] + [control] * (K - 1)
-    control += 8 * 5 * (K - 2)  # gathered from the others, against one's own
+    control += (8 * 5 + told) * (K - 2)  # gathered from the others, against one's own
     received = [control] + [control + broadcast] * (K - 1)
     assert fleet.ledger.received("control").tolist() == received
 

@@ -17,7 +17,7 @@ from helpers.shared import once
 from helpers.spawn import run_processes, run_survivors
 from tacit.errors import PeerError, PeerLost
 from tacit.fleet import Fleet, Ledger, Link, LocalFleet, ProcessGroupFleet, Star
-from tacit.fleet.conversation import _Post
+from tacit.fleet.conversation import Post
 from tacit.fleet.star import CONTROL, Settled, charge
 
 K, N = 6, 40
@@ -205,7 +205,7 @@ def bereaved_in_the_middle(rank: int) -> tuple[str, float]:
         return [0, 1], star.rows([0, 1]).sum(0), False
 
     if rank == 1:
-        post = _Post(fleet)
+        post = Post(fleet)
         post.wait([post.send(torch.tensor([[-float(N), 1.0]]).double(), 0)])
         time.sleep(0.2)
         os._exit(0)

@@ -79,6 +79,13 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
     every = messages(workers)
     results["bytes"] = fleet.gather_bytes(every[hosted], "gradient")
     results["no bytes"] = fleet.gather_bytes([b""] * len(fleet.hosted), "gradient")
+    results["within"] = fleet.gather_within(every[hosted], "gradient", sum(map(len, every)))
+    results["beyond"] = fleet.gather_within(every[hosted], "gradient", sum(map(len, every)) - 1)
+    for name, sent in (("collected", every[hosted]), ("nothing", [b""] * len(fleet.hosted))):
+        collected = fleet.collect_bytes(sent, "model")
+        assert (collected is not None) == fleet.leader
+        own = b"".join(collected) if collected is not None else None
+        results[name] = fleet.spread_bytes(own, "model")
     results["broadcast"] = fleet.broadcast(rows(workers, 5)[0] * (0 in fleet.hosted), "control")
     fleet.barrier()
     results["ledger"] = fleet.ledger.state_dict()

@@ -12,6 +12,20 @@ import torch.distributed.checkpoint as dcp
 import tacit
 from helpers.loops import RECIPES, batches, model_of, vector
 from helpers.tasks import conv_task
+from tacit.compression import Compression
+
+
+def compression_of(sync: tacit.Attached) -> Compression | None:
+    steps = sync._steps
+    part = steps.averaging or steps.exchange
+    return part.compression if part is not None else None
+
+
+def memory_of(sync: tacit.Attached) -> torch.Tensor:
+    """What this worker has not sent yet, or has told the others; nothing without a memory."""
+    compression = compression_of(sync)
+    rows = compression.memory.rows() if compression is not None else {}
+    return torch.cat([torch.zeros(0), *(row[0] for row in rows.values())])
 
 
 def run(
@@ -26,7 +40,9 @@ def run(
     """Train up to step ``steps``, from the checkpoint if there is one; save after some steps."""
     task = conv_task()
     module = model_of(task)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    if recipe == "dgc":
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
     shard = batches(task, worker, workers)
     stateful = {"schedule": schedule}
@@ -42,7 +58,7 @@ def run(
         state = sync.state_dict()
         dcp.load(state, checkpoint_id=folder)
         sync.load_state_dict(state)
-    began, first = sync.steps, vector(module)
+    began, first, remembered = sync.steps, vector(module), memory_of(sync)
     while sync.steps < steps:
         x, y = task.train.batch(shard.at(sync.steps))
         torch.manual_seed(1000 * worker + sync.steps)
@@ -55,8 +71,8 @@ def run(
         elif sync.steps in saves:
             sync.save()
     own = vector(module)
-    updates = max(int(s["step"]) for s in optimizer.state.values())
-    moments = torch.cat([s["exp_avg"].flatten() for s in optimizer.state.values()])
+    updates = max([int(s["step"]) for s in optimizer.state.values()], default=0)
+    moments = [s["exp_avg"].flatten() for s in optimizer.state.values()]
     events = [tuple(e) for e in sync.fleet.ledger]
     with sync.consensus() as model:
         consensus = vector(model)
@@ -64,9 +80,12 @@ def run(
     return {
         "began": began,
         "first": first,
+        "first memory": remembered,
         "own": own,
         "updates": updates,
-        "moments": moments,
+        "moments": torch.cat([torch.zeros(0), *moments]),
+        "memory": memory_of(sync),
+        "given up": compression_of(sync).given_up if compression_of(sync) else 0,
         "consensus": consensus,
         "lr": schedule.get_last_lr(),
         "events": [e for e in events if e[1] != "control"],

@@ -38,7 +38,31 @@ RECIPES: dict[str, Callable[[], tacit.Recipe]] = {
     "diloco": lambda: tacit.diloco(5),
     "diloco-overlap": lambda: tacit.diloco(5, overlap=3),
     "fedavgm": tacit.fedavgm,
+    "compressed-topk": lambda: tacit.compressed("topk(density=0.2)", feedback=True),
+    "compressed-randomk": lambda: tacit.compressed("randomk(density=0.3)", feedback=True),
+    "compressed-lowrank": lambda: tacit.compressed("lowrank", feedback=True, per_tensor=True),
+    "dgc": lambda: tacit.dgc(0.2, nesterov=True, clip=1.0, warmup="1/0.5", weight_decay=0.01),
+    "ef21": lambda: tacit.ef21("topk(density=0.2)"),
+    "ef21-both_ways": lambda: tacit.ef21(
+        "topk(density=0.2)", momentum=0.3, download="topk(density=0.4,values=int8)"
+    ),
+    "ef21-partial": lambda: tacit.ef21("topk(density=0.2)", fraction=0.5, start="zero"),
+    "ef21_w": lambda: tacit.ef21_w("topk(density=0.2)", estimate=4),
+    "sparseloco": lambda: tacit.sparseloco(5, k=8, block=32),
+    "local_sgd-compressed": lambda: tacit.local_sgd(4, compressor="randomk(density=0.5)"),
+    "fda-compressed": lambda: tacit.fda(
+        2e-3, compressor="topk(density=0.3,values=int8)", download="topk(density=0.5)"
+    ),
+    # what is sent does not depend on which entries are the largest: equal to rounding
+    "local_sgd-random": lambda: tacit.local_sgd(4, compressor="randomk(density=0.5,shared=false)"),
+    "fda-random": lambda: tacit.fda(
+        2e-3,
+        compressor="randomk(density=0.5,shared=false)",
+        download="randomk(density=0.7,shared=false)",
+    ),
 }
+#: Those that exchange compressed gradients.
+COMPRESSED_GRADIENTS = tuple(n for n in RECIPES if n.startswith(("compressed", "dgc", "ef21")))
 
 
 def model_of(task: Task) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import tacit
 from helpers.loops import RECIPES, batches, model_of, vector
 from helpers.tasks import conv_task, mlp_task
-from tacit.errors import PeerError, PeerLost
+from tacit.errors import PeerError, PeerLost, TrainingDiverged
 from tacit.fleet import IslandFleet
 from tacit.setting import Setting
 
@@ -35,6 +35,12 @@ def disagree(worker: int, what: str) -> str:
     recipe = tacit.fda(theta, "sketch" if odd and what == "estimator" else "linear")
     if odd and what == "recipe":
         recipe = tacit.diloco(20)
+    if what in ("density", "download"):
+        recipe = tacit.fda(
+            1.0,
+            compressor=f"topk(density={0.2 if odd and what == 'density' else 0.1})",
+            download="qsgd" if odd and what == "download" else None,
+        )
     if odd and what == "server":
         recipe = tacit.diloco(20, server_lr=0.5)
     elif what == "server":
@@ -158,7 +164,7 @@ def poison(worker: int, workers: int, recipe: str) -> str:
             (loss * torch.nan if worker == 1 and sync.steps == 2 else loss).backward()
             optimizer.step()
             optimizer.zero_grad()
-    except PeerError as error:
+    except (PeerError, TrainingDiverged) as error:
         sync.detach()
         return str(error)
     return "nothing"

@@ -27,7 +27,8 @@ def unequal(
 ) -> dict[str, Any]:
     """Worker k takes ``steps[k]`` steps an epoch, and looks at the consensus after each epoch."""
     task, module, shard = setting(worker, workers)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+    momentum = 0.0 if recipe == "dgc" else 0.9
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=momentum)
     seen = []
     draw = 0
     with tacit.attach(
@@ -55,7 +56,9 @@ def overflow(
 ) -> dict[str, Any]:
     """Worker 1's gradient overflows at steps 3 and 4, everybody's at step 6."""
     task, module, shard = setting(worker, workers)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01, fused=fused)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(module.parameters(), lr=0.01, fused=fused)
+    if recipe == "dgc":
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.01, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=4)
     sync = tacit.attach(
         module, optimizer, RECIPES[recipe](), scaler=scaler if watched else None, steps_per_epoch=5

@@ -8,6 +8,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch.multiprocessing as mp
 
 #: Imported once, by the server from which all processes are forked; torch._dynamo is what the first
 #: step of an optimizer imports.
-_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "tacit", "tacit.sketches.kernel"]
+_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "tacit.sketches.kernel", "helpers.warm"]
 
 
 def run_processes(
@@ -29,7 +30,7 @@ def run_processes(
     of all of them. Raises the first failure of a process with its traceback, TimeoutError after
     ``timeout`` seconds; no process is left behind.
     """
-    multiprocessing.set_forkserver_preload(_PRELOAD)
+    _start_server()
     with tempfile.TemporaryDirectory(prefix="tacit-test-") as folder:
         context = mp.start_processes(
             _child,
@@ -55,7 +56,7 @@ def run_survivors(
     function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 60.0
 ) -> list[Any]:
     """Like :func:`run_processes`, but processes may die: their result is None."""
-    multiprocessing.set_forkserver_preload(_PRELOAD)
+    _start_server()
     starter = multiprocessing.get_context("forkserver")
     with tempfile.TemporaryDirectory(prefix="tacit-test-") as folder:
         children = [
@@ -74,6 +75,19 @@ def run_survivors(
                 child.join()
         files = [Path(folder) / f"{r}.pkl" for r in range(processes)]
         return [pickle.loads(f.read_bytes()) if f.exists() else None for f in files]
+
+
+def _start_server() -> None:
+    """Once. It finds what it imports by its environment alone."""
+    multiprocessing.set_forkserver_preload(_PRELOAD)
+    before, tests = os.environ.get("PYTHONPATH"), str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = tests if before is None else f"{tests}{os.pathsep}{before}"
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _child(

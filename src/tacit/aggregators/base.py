@@ -26,6 +26,10 @@ class Aggregator(ABC):
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """``(n, d) -> (d,)``."""
 
+    def weights(self, participants: Tensor) -> Tensor:
+        """The workers' weights, ``(K,)`` float64; 0 for those that take no part."""
+        return participants.to(torch.float64)
+
     def running(self) -> Running:
         """The combination of rows that come a few at a time."""
         return Running(self)

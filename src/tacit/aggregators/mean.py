@@ -44,10 +44,13 @@ class WeightedMean(Mean):
         rates = self.by == "rates"
         self.samples = setting.sample_rates() if rates else setting.sample_counts()
 
+    def weights(self, participants: Tensor) -> Tensor:
+        return self.samples * participants
+
     def combine_later(
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
     ) -> Pending:
-        return fleet.mean_later(rows, kind, self.samples * participants, overlap)
+        return fleet.mean_later(rows, kind, self.weights(participants), overlap)
 
 
 class _RunningMean(Running):

@@ -94,7 +94,16 @@ def attach(
         fleet, inside, exchange = _fleets(
             model, recipe, process_group, island, flat.parameters.device, deterministic
         )
-        keeper = Keeper(fleet, flat, optimizer, recipe.averaging, scaler, stateful, checkpoint)
+        keeper = Keeper(
+            fleet,
+            flat,
+            optimizer,
+            recipe.averaging,
+            recipe.gradients,
+            scaler,
+            stateful,
+            checkpoint,
+        )
         promise = {
             "seed": seed,
             "initial": initial,
@@ -115,6 +124,7 @@ def attach(
             device=flat.parameters.device,
             samples=weights,
             rates=weights,
+            shapes=tuple(tuple(p.shape) for p in flat.trained),
         )
         if exchange is not None and inside is not None:
             exchange.start(inside, flat, setting)
@@ -154,6 +164,8 @@ def _check(
     own_exchange = recipe.gradients is not None or island is not None
     if own_exchange and isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
+    if recipe.gradients is not None:
+        recipe.gradients.check(optimizer)
     if samples < 1:
         raise UserError(f"a worker has at least 1 sample, not {samples}")
     if initial not in ("broadcast", "check"):

@@ -154,10 +154,10 @@ class FlatModel:
 
     @torch.no_grad()
     def write_gradients(self, having: Tensor) -> None:
-        """Give the module the gradients of those parameters for which ``having`` is not zero; the
-        others get none."""
+        """Give the module the gradients, but none to parameters of which ``having`` is zero, unless
+        something arrives (which may be later than at the step of its gradient)."""
         for p, slot, has in zip(self.trained, self._gradient_slots, having.tolist(), strict=True):
-            if not has:
+            if not has and not slot.any():
                 p.grad = None
             elif p.grad is None:
                 p.grad = slot.clone()

@@ -11,7 +11,7 @@ from tacit.errors import PeerError
 from tacit.fleet import Fleet
 
 #: Raised whenever messages change so that older workers would misread them.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 def agree(fleet: Fleet, mine: dict[str, Any]) -> list[dict[str, Any]]:

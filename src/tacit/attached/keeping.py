@@ -16,6 +16,7 @@ from tacit.attached.flat import FlatModel
 from tacit.averaging import ModelAveraging
 from tacit.errors import UserError
 from tacit.fleet import AttendedFleet
+from tacit.gradients import GradientExchange
 from tacit.optimizers import complete_state, stepped_twin
 
 
@@ -33,7 +34,9 @@ class Keeper:
     A run with the same workers goes on exactly. With others, all of them start from the *consensus
     model*, the mean of the saved models, as after a synchronisation; a worker that exists in the
     checkpoint keeps its optimizer, buffers and ``stateful`` things; a new one gets the optimizer's
-    hyperparameters, the ``stateful`` things and the buffers of worker 0, and no moments.
+    hyperparameters, the ``stateful`` things and the buffers of worker 0, and no moments; where
+    gradients are exchanged all workers' moments are equal, and it gets them too. What has not been
+    sent is shared out: every worker gets the mean of the memories.
     """
 
     def __init__(
@@ -42,12 +45,13 @@ class Keeper:
         flat: FlatModel,
         optimizer: Optimizer,
         averaging: ModelAveraging | None,
+        gradients: GradientExchange | None,
         scaler: Any,
         stateful: Mapping[str, Stateful] | None,
         folder: str | Path | None,
     ) -> None:
         self.fleet, self.flat, self.optimizer = fleet, flat, optimizer
-        self.averaging = averaging
+        self.averaging, self.gradients = averaging, gradients
         self.stateful = {**(stateful or {}), **({"scaler": scaler} if scaler is not None else {})}
         self.folder = Path(folder) if folder is not None else None
         #: The name of the checkpoint to go on from, if there is one.
@@ -101,11 +105,12 @@ class Keeper:
     def state_dict(self, steps: int, synchronisations: int) -> dict[str, Any]:
         """``shared``, the same in every process, and ``worker``, with a key for this one: savers
         that merge the processes' trees must not take one worker's state for another's."""
-        averaging = self.averaging
+        averaging, gradients = self.averaging, self.gradients
         own = {
             "model": self.flat.state_dict(),
             "optimizer": complete_state(self.optimizer),
             "averaging": averaging.worker_state(0) if averaging is not None else {},
+            "gradients": gradients.worker_state(0) if gradients is not None else {},
             "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
             "owes": self.fleet.owes,
         }
@@ -114,6 +119,7 @@ class Keeper:
             "synchronisations": synchronisations,
             "workers": self.fleet.size,
             "averaging": averaging.state_dict() if averaging is not None else None,
+            "gradients": gradients.state_dict() if gradients is not None else None,
             "ledger": self.fleet.ledger.state_dict(),
         }
         return {"shared": shared, "worker": {str(self.worker): own}}
@@ -133,6 +139,9 @@ class Keeper:
         if self.averaging is not None:
             self.averaging.load_state_dict(shared["averaging"])
             self.averaging.load_worker_state(0, own["averaging"])
+        if self.gradients is not None:
+            self.gradients.load_state_dict(shared["gradients"])
+            self.gradients.load_worker_state(0, own["gradients"])
         return int(shared["steps"]), int(shared["synchronisations"])
 
     def _load_own(self, own: Mapping[str, Any]) -> None:
@@ -147,18 +156,24 @@ class Keeper:
     def _take_over(self, shared: dict[str, Any], workers: dict[int, Path]) -> None:
         model = torch.zeros_like(self.flat.parameters[0])
         own: dict[str, Any] = {}
+        parts = []
         for worker, path in sorted(workers.items()):
             state = checkpoint.load(path)
+            parts.append({name: state[name] for name in ("averaging", "gradients")})
             model += state["model"]["parameters"].to(model.device) / len(workers)
             if worker == self.worker or not own:
                 own = state
-        if self.worker not in workers:
+        if self.worker not in workers and self.gradients is None:
             own["optimizer"]["state"] = {}
         self._load_own(own)
         self.flat.load_state_dict({**own["model"], "parameters": model})
         if self.averaging is not None:
-            self.averaging.load_state_dict(shared["averaging"])
+            states = [part["averaging"] for part in parts]
+            self.averaging.take_over(shared["averaging"], states)
             self.averaging.begin_again(model.clone(), int(shared["steps"]))
+        if self.gradients is not None:
+            states = [part["gradients"] for part in parts]
+            self.gradients.take_over(shared["gradients"], states)
 
     # -- the optimizer, as an exchange sees it
 

@@ -22,8 +22,10 @@ def meet(steps: Steps, purpose: Purpose) -> Purpose:
     if steps.inside is not None:
         if steps.inside is not steps.fleet:
             steps.fleet.purpose = None  # until all of the island are here, it trains
+        assert steps.exchange is not None
         with steps.flat.without_gradients():
-            purpose = _meet_inside(steps, steps.inside, purpose)
+            width = steps.exchange.first_message
+            purpose = _meet_inside(steps, steps.inside, width, purpose)
     if steps.averaging is not None:
         purpose = _meet_outside(steps, steps.fleet, steps.averaging, purpose)
     return purpose
@@ -35,13 +37,13 @@ def part(steps: Steps) -> None:
         fleet.purpose = None
 
 
-def _meet_inside(steps: Steps, inside: AttendedFleet, purpose: Purpose) -> Purpose:
+def _meet_inside(steps: Steps, inside: AttendedFleet, width: int, purpose: Purpose) -> Purpose:
     """Among workers that average gradients: one without data follows the others' gradients."""
     inside.purpose = purpose
     while True:
         inside.ledger.step = steps.count + 1
         inside.aside = torch.zeros(len(steps.flat.trained), device=inside.device)
-        if not inside.answer(steps.flat.d, "gradient"):
+        if not inside.answer(width, "gradient"):
             break
         steps.follow()
         inside.owes = False

@@ -46,10 +46,12 @@ class Steps:
         self.inside.ledger.step = self.count + 1
         self.inside.has_gradient = have
         self.inside.aside = self.flat.read_gradients() * have
-        self.exchange.step(self._everyone)
-        if self.inside.weight > 0:
+        if self.exchange.compression is not None:
+            self.flat.read()  # what is sent may depend on the model
+        anybody = self.exchange.step(self._everyone)
+        if anybody:
             self.flat.write_gradients(self.inside.heard())
-        return self.inside.weight > 0
+        return anybody
 
     def advance(self, learned: bool = False) -> None:
         """After the optimizer's step, or where it was skipped. ``learned``: it was a step on this

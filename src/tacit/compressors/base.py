@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tacit import rng
 from tacit.compressors import message as wire
+from tacit.compressors.arrived import Arrived
 from tacit.errors import PeerError, UserError
 from tacit.setting import Setting
 
@@ -71,18 +72,23 @@ class Compressor(ABC):
         ``message`` is not trusted: time and memory are O(n + its length). Raises PeerError, naming
         the sender, for anything but a message of this compressor for ``n`` numbers.
         """
+        return self.arrive(message, n, sender, *name).dense()
+
+    def arrive(self, message: bytes, n: int, sender: str, *name: rng.Name) -> Arrived:
+        """:meth:`decode`, without writing out entries that are not there."""
         count, body = wire.unpack(message, sender, self._kind(n), self.salt(n, name))
         try:
             if n == 0 and (count or body):
                 raise ValueError("a body where there are no numbers")
-            x = self.read(count, body, n, name) if n else np.zeros(0, np.float32)
-            if (place := _not_finite(x)) is not None:
-                raise ValueError(f"{x[place]} at {place}")
+            arrived = self.entries(count, body, n, name) if n else Arrived(0, torch.zeros(0))
+            if (place := _not_finite(arrived.values.numpy())) is not None:
+                at = place if arrived.positions is None else int(arrived.positions[place])
+                raise ValueError(f"{float(arrived.values[place])} at {at}")
         except UserError:  # about this side's own arguments
             raise
         except ValueError as error:
             raise PeerError(f"message from {sender}: {error}") from None
-        return torch.from_numpy(x)
+        return arrived
 
     @abstractmethod
     def alpha(self, n: int) -> float | None:
@@ -99,10 +105,36 @@ class Compressor(ABC):
     def write(self, x: Array, name: Name) -> tuple[int, bytes]:
         """Count and body for ``n >= 1`` finite numbers, which must stay as they are."""
 
-    @abstractmethod
+    def entries(self, count: int, body: bytes, n: int, name: Name) -> Arrived:
+        """What is in ``body``, of ``n >= 1`` numbers, in memory of its own; ValueError if it is
+        nothing. A compressor has this one or :meth:`read`."""
+        return Arrived(n, torch.from_numpy(self.read(count, body, n, name)))
+
     def read(self, count: int, body: bytes, n: int, name: Name) -> Array:
-        """The vector of ``n >= 1`` numbers in ``body``, in memory of its own; ValueError if there
-        is none."""
+        """:meth:`entries` as a vector."""
+        vector: Array = self.entries(count, body, n, name).dense().numpy()
+        return vector
+
+    def pick(self, vector: Tensor, *name: rng.Name) -> Tensor:
+        """Of a reducible compressor: the numbers that :meth:`encode` would write, ``(k,)`` float32.
+        Every worker's are in the same places, and a mean of them is one of the vectors."""
+        del vector, name
+        raise NotImplementedError(f"{type(self).__name__} is not reducible")
+
+    def place(self, picked: Tensor, n: int, *name: rng.Name) -> Arrived:
+        """The vector of ``n`` numbers of what :meth:`pick` gave, on its device."""
+        del picked, n, name
+        raise NotImplementedError(f"{type(self).__name__} is not reducible")
+
+    def set_density(self, density: float) -> None:
+        """Send this part of the entries from now on. Raises UserError where there is no density."""
+        del density
+        raise UserError(f"{type(self).__name__} has no density that could change in a warm-up")
+
+    def for_shape(self, shape: tuple[int, ...]) -> Compressor:
+        """This compressor for a tensor of this shape, of two or more dimensions."""
+        del shape
+        return self
 
     def salt(self, n: int, name: Name) -> int:
         """32 bits that depend on what both sides draw and nobody sends."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from torch import Tensor
+
+from tacit import rng
 from tacit.codecs import VALUE_CODES, decode_values, encode_values
 from tacit.codecs.values import CHUNK
+from tacit.compressors.arrived import Arrived
 from tacit.compressors.base import Array, Name, Quantiser, contraction
 from tacit.errors import UserError, unknown
 
@@ -69,6 +73,12 @@ class Coded(Quantiser):
         if self.values == "int2":
             return others / 9
         return (math.sqrt(1 + 4 * others / (self.spec.levels - 1) ** 2) - 1) / 2
+
+    def pick(self, vector: Tensor, *name: rng.Name) -> Tensor:
+        return vector if self.reducible else super().pick(vector, *name)
+
+    def place(self, picked: Tensor, n: int, *name: rng.Name) -> Arrived:
+        return Arrived(n, picked) if self.reducible else super().place(picked, n, *name)
 
     def write(self, x: Array, name: Name) -> tuple[int, bytes]:
         draws = self.stream(*name, "rounding") if self.rounding == "random" else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tacit.compressors.base import Array, Compressor, Name, Quantiser, check_whole
 from tacit.compressors.message import join, split
@@ -52,12 +51,18 @@ class LowRank(Compressor):
         self.code = self.values.code
         self.homogeneous = self.values.homogeneous
         #: The next Q, ``(b, rank)``, by worker and length.
-        self._starts: dict[str, Tensor] = {}
+        self._starts: dict[str, Array] = {}
 
     def start(self, setting: Setting) -> None:
         super().start(setting)
         self.values.start(setting)
         self._starts = {}
+
+    def for_shape(self, shape: tuple[int, ...]) -> Compressor:
+        """As PowerSGD takes a tensor: its first dimension by all others."""
+        twin = copy.copy(self)  # which keeps its warm starts in the same place
+        twin.shape = (shape[0], math.prod(shape[1:]))
+        return twin
 
     def alpha(self, n: int) -> float | None:
         a, b = self.sides(n)
@@ -80,12 +85,12 @@ class LowRank(Compressor):
         key = _key(name, len(x))
         q = self._first(len(x), name)
         if self.warm and key in self._starts:
-            q = self._starts[key].numpy()
+            q = self._starts[key]
         p = np.linalg.qr(_times(matrix, q))[0]
         r = _times(matrix.T, p)
         if self.warm and r.any():  # a vector of zeros says nothing about the next
             # Orthonormal: a column that this matrix did not need is not lost for the next.
-            self._starts[key] = torch.from_numpy(np.linalg.qr(r)[0])
+            self._starts[key] = np.linalg.qr(r)[0]
         with np.errstate(over="ignore"):  # what is not finite is refused
             factors = [p, r * np.float32(scale)]
         parts = [
@@ -109,7 +114,8 @@ class LowRank(Compressor):
         return dict(self._starts)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._starts = dict(state)
+        self._starts.clear()
+        self._starts.update(state)
 
     def worker_state(self, worker: int) -> dict[str, Any]:
         mine = f"worker/{worker}/"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from tacit import rng
+from tacit.compressors.arrived import Arrived
 from tacit.compressors.base import Array, Name, Quantiser, contraction, without_worker
 from tacit.compressors.coded import Coded
 from tacit.compressors.sparse import Part, Sparsifier, as_quantiser
@@ -85,17 +89,28 @@ class RandomK(Sparsifier):
                 values *= np.float32(len(x) / len(positions))
         return positions, values
 
+    def set_density(self, density: float) -> None:
+        self.part.set(density)
+
+    def pick(self, vector: Tensor, *name: rng.Name) -> Tensor:
+        positions = self._places(vector, len(vector), name)
+        return vector[positions] * (len(vector) / len(positions) if self.scaled else 1.0)
+
+    def place(self, picked: Tensor, n: int, *name: rng.Name) -> Arrived:
+        return Arrived(n, picked, self._places(picked, n, name))
+
+    def _places(self, like: Tensor, n: int, name: Name) -> Tensor:
+        return torch.from_numpy(self.positions(n, name)).to(like.device)
+
     def write(self, x: Array, name: Name) -> tuple[int, bytes]:
         values = self.select(x, name)[1]
         return len(values), self.values.write(values, (*name, "values"))[1]
 
-    def read(self, count: int, body: bytes, n: int, name: Name) -> Array:
+    def entries(self, count: int, body: bytes, n: int, name: Name) -> Arrived:
         positions = self.positions(n, name)
         if count != len(positions):
             raise ValueError(f"{count} entries, where {len(positions)} are expected")
-        out = np.zeros(n, dtype=np.float32)
-        out[positions] = self.values.read(0, body, count, (*name, "values"))
-        return out
+        return Arrived.of(n, self.values.read(0, body, count, (*name, "values")), positions)
 
     def salt(self, n: int, name: Name) -> int:
         if not n:

@@ -36,3 +36,8 @@ def compressor(text: str) -> Compressor:
     if name not in COMPRESSORS:
         raise unknown("compressor", name, COMPRESSORS)
     return call(f"compressor {name}", COMPRESSORS[name], options)
+
+
+def as_compressor(what: str | Compressor | None) -> Compressor | None:
+    """A compressor, from its text or as it is."""
+    return compressor(what) if isinstance(what, str) else what

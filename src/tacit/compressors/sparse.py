@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from tacit.codecs import VALUE_CODES, decode_positions, encode_positions
+from tacit.compressors.arrived import Arrived
 from tacit.compressors.base import Array, Compressor, Name, Quantiser, check_whole
 from tacit.compressors.coded import Coded
 from tacit.compressors.message import join, split
@@ -65,17 +66,16 @@ class Sparsifier(Compressor):
         content = self.values.write(values, (*name, "values"))[1] if len(values) else b""
         return len(positions), join(encode_positions(positions, len(x)), content)
 
-    def read(self, count: int, body: bytes, n: int, name: Name) -> Array:
+    def entries(self, count: int, body: bytes, n: int, name: Name) -> Arrived:
         if count > self.most(n):
             raise ValueError(f"{count} entries, where {self.most(n)} are the most")
         places, content = split(body, 2)
-        out = np.zeros(n, dtype=np.float32)
         positions = decode_positions(places, count, n)
-        if count:
-            out[positions] = self.values.read(0, content, count, (*name, "values"))
-        elif content:
-            raise ValueError("values of no entries")
-        return out
+        if not count:
+            if content:
+                raise ValueError("values of no entries")
+            return Arrived.of(n, np.zeros(0, np.float32), positions)
+        return Arrived.of(n, self.values.read(0, content, count, (*name, "values")), positions)
 
 
 Some = TypeVar("Some", bound=Sparsifier)
@@ -118,6 +118,12 @@ class Part:
             raise UserError(f"density must be in (0, 1], not {density!r}")
         self.density = density
         self.k = None if k is None else check_whole("k", k)
+
+    def set(self, density: float) -> None:
+        """Raises UserError where it is ``k`` that was given."""
+        if self.k is not None:
+            raise UserError("a number of entries k has no warm-up; give a density")
+        self.__init__(density)  # type: ignore[misc]
 
     def of(self, n: int) -> int:
         if self.k is not None:

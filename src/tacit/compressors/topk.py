@@ -31,6 +31,9 @@ class TopK(Sparsifier):
         super().__init__(values)
         self.part = Part(density, k)
 
+    def set_density(self, density: float) -> None:
+        self.part.set(density)
+
     def most(self, n: int) -> int:
         return self.part.of(n)
 
@@ -61,7 +64,15 @@ class SampledTopK(Sparsifier):
         self.part = Part(density)
         if not 0.01 <= ratio <= 1:
             raise UserError(f"ratio must be in [0.01, 1], not {ratio!r}")
-        self.density, self.ratio = density, ratio
+        self.ratio = ratio
+
+    def set_density(self, density: float) -> None:
+        self.part.set(density)
+
+    @property
+    def density(self) -> float:
+        assert self.part.density is not None
+        return self.part.density
 
     def most(self, n: int) -> int:
         return self.part.of(n)

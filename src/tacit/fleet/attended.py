@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -46,9 +47,8 @@ class AttendedFleet(ProcessGroupFleet):
     #: More numbers for everybody, ``(m,)``, that go with the next mean.
     aside: Tensor | None = None
     _heard: Tensor | None = None
-    #: Of the last mean: how many workers train, and the weight of the rows that counted.
+    #: Of the last mean: how many workers train.
     busy = 1
-    weight = 1.0
     #: What the workers have met for, once none trains.
     met_for: Purpose = "finish"
     #: Some worker was away while others trained.
@@ -61,6 +61,7 @@ class AttendedFleet(ProcessGroupFleet):
         self._check_rows(rows)
         if self._answer is not None:
             answer, self._answer = self._answer, None
+            self.aside = None  # it said something already
             return answer
         share = float(self._shares(weights)[self.rank])
         self.gave |= kind == "model"
@@ -99,10 +100,10 @@ class AttendedFleet(ProcessGroupFleet):
             total: Pending = Ready(rows.sum(dim=0))
         else:
             total = self._sum_later(message)
-        understood = _Understood(total, lambda whole: self._understand(whole, row.numel(), step))
-        return understood, size
+        width, asides = row.numel(), 0 if aside is None else aside.numel()
+        return _Understood(total, lambda w: self._understand(w, width, asides, step)), size
 
-    def _understand(self, whole: Tensor, width: int, step: int) -> Tensor:
+    def _understand(self, whole: Tensor, width: int, asides: int, step: int) -> Tensor:
         weight, present, busy, steps, saving, looking = whole[width : width + _TAIL].tolist()
         if steps != self.size * (step % _STEPS):
             raise PeerError(
@@ -112,7 +113,8 @@ class AttendedFleet(ProcessGroupFleet):
         self.busy, self.weight = round(busy), weight
         self.absences |= 0 < self.busy < self.size
         self.met_for = "save" if saving else "look" if looking else "finish"
-        self._heard = whole[width + _TAIL :]
+        if asides:
+            self._heard = whole[width + _TAIL :]
         row = whole[:width]
         # where all take part the shares add up to 1, but for rounding
         return row if present == self.size or weight == 0 else row / weight
@@ -127,11 +129,25 @@ class AttendedFleet(ProcessGroupFleet):
         self.gave |= settled.whole
         return settled
 
-    def roll_call(self) -> None:
-        self.mean(torch.zeros(1, 0, device=self.device), "control")
+    def roll_call(self, kind: Kind = "control") -> None:
+        self.mean(torch.zeros(1, 0, device=self.device), kind)
+
+    def gather_within(
+        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+    ) -> list[bytes] | None:
+        every = super().gather_within(messages, kind, limit)
+        self.gave |= kind == "model" and every is not None
+        return every
+
+    def collect_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes] | None:
+        self.gave |= kind == "model"
+        return super().collect_bytes(messages, kind)
+
+    def takes_part(self, kind: Kind) -> bool:
+        return self._counts(kind)
 
     def heard(self) -> Tensor:
-        """The mean of what everybody said :attr:`aside` of the last mean."""
+        """The mean of what everybody said :attr:`aside` of a mean, when somebody last did."""
         assert self._heard is not None
         return self._heard
 

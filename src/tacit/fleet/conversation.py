@@ -30,11 +30,11 @@ def converse(fleet: ProcessGroupFleet, rows: Tensor, reports: Tensor, lead: Lead
     where a process is gone.
     """
     if fleet.rank == 0:
-        return _lead(_Post(fleet), rows, reports, lead)
-    return _follow(_Post(fleet), rows, reports)
+        return _lead(Post(fleet), rows, reports, lead)
+    return _follow(Post(fleet), rows, reports)
 
 
-class _Post:
+class Post:
     """Tensors from and to the processes of a group, by rank."""
 
     def __init__(self, fleet: ProcessGroupFleet) -> None:
@@ -86,7 +86,7 @@ class _Post:
         return rank if group is None else dist.get_global_rank(group, rank)
 
 
-def _lead(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+def _lead(post: Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
     try:
         return _talk(post, rows, reports, lead)
     except Exception as error:
@@ -94,7 +94,7 @@ def _lead(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         raise
 
 
-def _talk(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
+def _talk(post: Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
     fleet = post.fleet
     every = [reports, *(torch.zeros(fleet.counts[r], 2).double() for r in post.others)]
     every = [part.to(post.device) for part in every]
@@ -112,7 +112,7 @@ def _talk(post: _Post, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
     return settled
 
 
-def _follow(post: _Post, rows: Tensor, reports: Tensor) -> Settled:
+def _follow(post: Post, rows: Tensor, reports: Tensor) -> Settled:
     fleet = post.fleet
     sending = [post.send(reports.to(post.device), 0)]
     sending += [post.send(row, 0) for row in rows[reports[:, 0].to(rows.device) > 0]]
@@ -135,13 +135,13 @@ def _follow(post: _Post, rows: Tensor, reports: Tensor) -> Settled:
     return Settled(masks[0], masks[1], bool(first), second, combination)
 
 
-def _processes(post: _Post, workers: Mask) -> list[bool]:
+def _processes(post: Post, workers: Mask) -> list[bool]:
     """The processes that host any of these workers."""
     chosen = {post.rank_of[worker] for worker in np.flatnonzero(workers)}
     return [rank in chosen for rank in range(len(post.fleet.counts))]
 
 
-def _sent_by_callers(post: _Post, rows: Tensor, said: list[int]) -> dict[int, Tensor]:
+def _sent_by_callers(post: Post, rows: Tensor, said: list[int]) -> dict[int, Tensor]:
     """The callers' rows, and those that are here. A row that does not fit is on its way all the
     same, and received, if it is not absurdly long, so that the next message is not taken for it."""
     longest = rows.shape[1] * 4 + 1024
@@ -153,7 +153,7 @@ def _sent_by_callers(post: _Post, rows: Tensor, said: list[int]) -> dict[int, Te
 
 
 class _ProcessStar(Star):
-    def __init__(self, post: _Post, rows: Tensor, reports: Tensor, held: dict[int, Tensor]) -> None:
+    def __init__(self, post: Post, rows: Tensor, reports: Tensor, held: dict[int, Tensor]) -> None:
         super().__init__(reports, rows.shape[1])
         self._post, self._held = post, held
 

@@ -50,6 +50,9 @@ class Fleet(ABC):
     gives the same bits. It costs the traffic of an all-gather.
     """
 
+    #: Of the last mean: the weight of the rows that counted, where workers may be away.
+    weight = 1.0
+
     def __init__(self, size: int, hosted: range, deterministic: bool = False) -> None:
         if size < 1:
             raise UserError(f"a fleet needs at least 1 worker, got {size}")
@@ -114,11 +117,39 @@ class Fleet(ABC):
 
     def gather_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes]:
         """Everybody's messages in worker order; ``messages``: the hosted workers', any lengths."""
+        gathered = self.gather_within(messages, kind)
+        assert gathered is not None
+        return gathered
+
+    def gather_within(
+        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+    ) -> list[bytes] | None:
+        """:meth:`gather_bytes` where all messages together have at most ``limit`` bytes; else
+        nothing is sent but their lengths (8 bytes each), and everybody gets None."""
+        lengths = self._lengths(messages)
+        if sum(lengths) > limit:
+            return None
+        self.ledger.gather(kind, lengths)
+        return self._gather_bytes(messages, lengths) if any(lengths) else [b""] * self.size
+
+    def collect_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes] | None:
+        """Everybody's messages in worker order, for worker 0's process, which coordinates (see
+        :attr:`leader`); None for the others."""
+        lengths = self._lengths(messages)
+        self.ledger.collect(kind, lengths)
+        return self._collect_bytes(messages, lengths)
+
+    def spread_bytes(self, message: bytes | None, kind: Kind) -> bytes:
+        """The coordinator's message, in every process; the others give None."""
+        got = self._spread_bytes(message)
+        self.ledger.download(kind, len(got), np.ones(self.size, np.bool_))
+        return got
+
+    def _lengths(self, messages: Sequence[bytes]) -> list[int]:
         if len(messages) != len(self.hosted):
             raise UserError(f"{len(messages)} messages from {len(self.hosted)} hosted workers")
-        gathered = self._gather_bytes(messages)
-        self.ledger.gather(kind, [len(message) for message in gathered])
-        return gathered
+        self.ledger.gather("control", [8] * self.size)
+        return self._gather_lengths([len(message) for message in messages])
 
     def broadcast(self, row: Tensor, kind: Kind) -> Tensor:
         """Worker 0's vector ``(n,)``, in every process."""
@@ -140,9 +171,15 @@ class Fleet(ABC):
     def _reports(self, rows: Tensor, calls: Tensor, weights: Tensor) -> Tensor:
         return reports(rows, calls, weights)
 
-    def roll_call(self) -> None:  # noqa: B027
-        """Called before models travel on a decision that no message of this step carried: see
-        ``AttendedFleet``. Where all workers keep step by themselves there is nothing to do."""
+    def roll_call(self, kind: Kind = "control") -> None:  # noqa: B027
+        """Called before something travels that does not say by itself who takes part, if no message
+        of this step has said it: see ``AttendedFleet``. Where all workers keep step by themselves
+        there is nothing to do."""
+
+    def takes_part(self, kind: Kind) -> bool:
+        """Whether the hosted workers' messages of this kind count at this step."""
+        del kind
+        return True
 
     @abstractmethod
     def barrier(self) -> None:
@@ -167,7 +204,18 @@ class Fleet(ABC):
     def _gather_rows(self, rows: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]: ...
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]: ...
+
+    @abstractmethod
+    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]: ...
+
+    @abstractmethod
+    def _collect_bytes(
+        self, messages: Sequence[bytes], lengths: list[int]
+    ) -> list[bytes] | None: ...
+
+    @abstractmethod
+    def _spread_bytes(self, message: bytes | None) -> bytes: ...
 
     @abstractmethod
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled: ...

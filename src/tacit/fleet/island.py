@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -11,7 +14,7 @@ from tacit.errors import PeerError, PeerLost
 from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Pending
 from tacit.fleet.ledger import SMALL_MESSAGE
-from tacit.fleet.process_group import all_gather, broadcast_from_first
+from tacit.fleet.process_group import all_gather, broadcast_from_first, spread
 from tacit.fleet.star import Lead, Settled
 
 
@@ -56,6 +59,27 @@ class IslandFleet(AttendedFleet):
         with self._waiting():
             broadcast_from_first(value, self.island)
         return value
+
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        every = super()._gather_lengths(lengths) if self.place == 0 else [0] * self.size
+        told: list[int] = self._tell(torch.tensor(every, device=self.device)).tolist()
+        return told
+
+    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
+        """Between the islands' first processes, who tell the others."""
+        every = super()._gather_bytes(messages, lengths) if self.place == 0 else None
+        joined = self._tell_bytes(None if every is None else b"".join(every))
+        ends = list(itertools.accumulate(lengths, initial=0))
+        return [joined[start:end] for start, end in itertools.pairwise(ends)]
+
+    def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
+        return super()._collect_bytes(messages, lengths) if self.place == 0 else None
+
+    def _spread_bytes(self, message: bytes | None) -> bytes:
+        return self._tell_bytes(super()._spread_bytes(message) if self.place == 0 else None)
+
+    def _tell_bytes(self, message: bytes | None) -> bytes:
+        return spread(message, self.island, self.device, self._waiting)
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         """The islands' first processes talk with the coordinator, and tell the others."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["model", "gradient", "monitoring", "control", "evaluation"]
-Operation = Literal["reduce", "gather", "broadcast", "upload", "download"]
+Operation = Literal["reduce", "gather", "broadcast", "upload", "download", "collect"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -35,7 +35,8 @@ class Event(NamedTuple):
     ``payload``: for a reduce, the bytes each participant contributes (and gets back); for a
     gather, the bytes all participants contribute together (and each gets back); for a broadcast,
     the bytes one participant gives to the others; for an upload or a download, the bytes between
-    the coordinator and each participant.
+    the coordinator and each participant; for a collection, the bytes that all give the coordinator
+    together.
     ``overlap``: the operation ran beside the computation of so many steps; 0: everybody waited.
     """
 
@@ -102,6 +103,12 @@ class Ledger:
         self._received[kind][participants] += payload
         self._append(kind, "download", payload, int(participants.sum()))
 
+    def collect(self, kind: Kind, sizes: Sequence[int]) -> None:
+        """Worker ``k`` sends ``sizes[k]`` bytes to the coordinator."""
+        lengths = np.asarray(sizes, np.int64)
+        self._sent[kind] += lengths
+        self._append(kind, "collect", int(lengths.sum()), int((lengths > 0).sum()))
+
     def _append(
         self, kind: Kind, operation: Operation, payload: int, participants: int, overlap: int = 0
     ) -> None:
@@ -165,6 +172,7 @@ class Ledger:
         copies = np.where(operations == OPERATIONS.index("reduce"), 2 * participants, participants)
         broadcast = operations == OPERATIONS.index("broadcast")
         copies = np.where(broadcast, 2 * (participants - 1), copies)
+        copies = np.where(operations == OPERATIONS.index("collect"), 1, copies)
         ends = np.unique(steps[kinds == KINDS.index("model")])
         rounds = np.searchsorted(ends, steps, side="left")
         return np.bincount(rounds, weights=copies * payload).astype(np.int64)
@@ -189,6 +197,7 @@ class Ledger:
         small = reduce & (payload <= SMALL_MESSAGE)
         total = np.where(small, n * (n - 1) * payload, total)
         total = np.where(with_coordinator(self.column("operation")), n * payload, total)
+        total = np.where(self.column("operation") == OPERATIONS.index("collect"), payload, total)
         return int(total[chosen].sum())
 
     # -- state
@@ -211,5 +220,6 @@ class Ledger:
 
 
 def with_coordinator(operations: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of these operations, a column of a ledger, are with the coordinator."""
+    """Which of these operations, a column of a ledger, cost so much for each participant on the
+    coordinator's link."""
     return np.isin(operations, [OPERATIONS.index("upload"), OPERATIONS.index("download")])

@@ -97,6 +97,8 @@ class Link:
         coordinator = with_coordinator(operation)
         hops = np.where(coordinator, 1.0, np.where(alone, 0.0, hops))
         volume = np.where(coordinator, n * payload, np.where(alone, 0.0, volume))
+        collection = operation == OPERATIONS.index("collect")
+        hops, volume = np.where(collection, 1.0, hops), np.where(collection, payload, volume)
         return np.where(n == 0, 0.0, hops * self.latency + volume * 8 / self.bandwidth)
 
 

@@ -37,8 +37,19 @@ class LocalFleet(Fleet):
     def _gather_rows(self, rows: Tensor) -> Tensor:
         return rows
 
-    def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]:
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        return list(lengths)
+
+    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
+        del lengths
         return list(messages)
+
+    def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
+        return self._gather_bytes(messages, lengths)
+
+    def _spread_bytes(self, message: bytes | None) -> bytes:
+        assert message is not None
+        return message
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         return settle(LocalStar(reports, rows), lead)

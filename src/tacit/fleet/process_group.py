@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tacit.errors import PeerLost, UserError
-from tacit.fleet.conversation import converse
+from tacit.fleet.conversation import Post, converse
 from tacit.fleet.fleet import Fleet, Pending, Ready
 from tacit.fleet.ledger import SMALL_MESSAGE
 from tacit.fleet.star import Lead, Settled
@@ -121,18 +121,33 @@ class ProcessGroupFleet(Fleet):
             return out
         return torch.cat([block[:n] for block, n in zip(blocks, self.counts, strict=True)])
 
-    def _gather_bytes(self, messages: Sequence[bytes]) -> list[bytes]:
-        lengths = torch.tensor([[len(m)] for m in messages], device=self.device)
-        every = self._gather_rows(lengths).flatten().tolist()
-        longest = max(every)
-        if longest == 0:
-            return [b""] * self.size
-        padded = torch.zeros((len(messages), longest), dtype=torch.uint8)
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        rows = torch.tensor(lengths, device=self.device)[:, None]
+        every: list[int] = self._gather_rows(rows).flatten().tolist()
+        return every
+
+    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
+        padded = torch.zeros((len(messages), max(lengths)), dtype=torch.uint8)
         for row, message in zip(padded, messages, strict=True):
             if message:
-                row[: len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+                row[: len(message)] = _tensor(message)
         gathered = self._gather_rows(padded.to(self.device)).cpu()
-        return [row[:n].numpy().tobytes() for row, n in zip(gathered, every, strict=True)]
+        return [row[:n].numpy().tobytes() for row, n in zip(gathered, lengths, strict=True)]
+
+    def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
+        post = Post(self)
+        if self.rank != 0:
+            sending = [_tensor(message).to(self.device) for message in messages if message]
+            post.wait([post.send(tensor, 0) for tensor in sending])
+            return None
+        coming = {w: n for w, n in enumerate(lengths) if n and w not in self.hosted}
+        buffers = {w: torch.empty(n, dtype=torch.uint8).to(self.device) for w, n in coming.items()}
+        post.wait([post.receive(buffer, post.rank_of[w]) for w, buffer in buffers.items()])
+        got = {w: buffer.cpu().numpy().tobytes() for w, buffer in buffers.items()}
+        return [*messages, *(got.get(w, b"") for w in range(len(messages), self.size))]
+
+    def _spread_bytes(self, message: bytes | None) -> bytes:
+        return spread(message if self.rank == 0 else None, self.group, self.device, self._waiting)
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         return converse(self, rows, reports, lead)
@@ -142,6 +157,28 @@ def broadcast_from_first(tensor: Tensor, group: dist.ProcessGroup | None) -> Non
     """Everybody in ``group`` gets its first process's ``tensor``, in place."""
     source = 0 if group is None else dist.get_global_rank(group, 0)
     dist.broadcast(tensor, source, group=group)
+
+
+def spread(
+    message: bytes | None,
+    group: dist.ProcessGroup | None,
+    device: torch.device,
+    waiting: Callable[[], AbstractContextManager[None]],
+) -> bytes:
+    """Everybody in ``group`` gets its first process's ``message``; the others give None."""
+    length = torch.tensor([len(message or b"")], device=device)
+    with waiting():
+        broadcast_from_first(length, group)
+    size = int(length)
+    content = _tensor(message) if message else torch.zeros(size, dtype=torch.uint8)
+    content = content.to(device)
+    with waiting():
+        broadcast_from_first(content, group)
+    return content.cpu().numpy().tobytes()
+
+
+def _tensor(message: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8)
 
 
 class _InFlight:
