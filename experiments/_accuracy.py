@@ -1,0 +1,160 @@
+"""What the experiments on accuracy share: train by different recipes for equally many steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import torch
+from _harness import check, environment
+
+import tacit
+from tacit.config import RunConfig, parse_call
+from tacit.tasks import load
+
+__all__ = ["Case", "Outcome", "check", "finish", "sweep"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run. ``optimizer``: options of ``torch.optim.SGD``, where the recipe brings none; the
+    rate falls by a half cosine to zero over the run. ``batch``: of each worker."""
+
+    task: str
+    label: str
+    recipe: str
+    workers: int
+    epochs: int
+    seed: int
+    optimizer: str
+    batch: int = 32
+    partition: str = "iid"
+    model: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-K{self.workers}-{self.label}-seed{self.seed}".replace(" ", "_")
+
+
+@dataclass
+class Outcome:
+    """``curve``: (step, test accuracy, test loss in nats) after each epoch. ``bytes``: charged, all
+    workers together, sent and received. ``sent``: those that a worker sent on average; ``settled``:
+    in a step of the last epoch, after every warm-up."""
+
+    case: Case
+    steps: int
+    parameters: int
+    bytes: int
+    sent: float
+    settled: float
+    seconds: float
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+    @property
+    def accuracy(self) -> float:
+        return self.curve[-1][1]
+
+    @property
+    def perplexity(self) -> float:
+        """Of a language model's last test."""
+        return math.exp(self.curve[-1][2])
+
+
+def run(case: Case) -> Outcome:
+    """One run, in this process."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    task = load(case.task, case.model)
+    steps = int(case.epochs * len(task.train) / (case.workers * case.batch))
+    _, options = parse_call(f"sgd:{case.optimizer}")
+    simulation = tacit.Simulation(
+        task,
+        RunConfig(*parse_call(case.recipe), task=case.task).build_recipe(),
+        tacit.LocalFleet(case.workers),
+        seed=case.seed,
+        partition=case.partition,
+        batch_size=case.batch,
+        optimizer=partial(torch.optim.SGD, **options),
+        scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps),
+    )
+    curve, sent = [], [(0, 0.0)]
+    for end in simulation.run(steps):
+        curve.append((end.step, round(end.accuracy, 5), round(end.loss, 5)))
+        sent.append((end.step, float(simulation.fleet.ledger.sent().mean())))
+    (before, less), (step, total) = sent[-2:]
+    return Outcome(
+        case,
+        steps,
+        simulation.replicas.d,
+        sum(end.bytes.values()),
+        total,
+        (total - less) / (step - before),
+        round(time.perf_counter() - began, 1),
+        curve,
+    )
+
+
+def sweep(cases: Sequence[Case], processes: int, cells: Path | None) -> list[Outcome]:
+    """All runs, in their order; a line for each as it ends. ``cells``: a folder in which each is
+    kept; one that is there is not run again."""
+    outcomes = {case: found for case in cases if (found := _kept(case, cells)) is not None}
+    missing = [case for case in cases if case not in outcomes]
+    with multiprocessing.get_context("spawn").Pool(max(1, min(processes, len(missing)))) as pool:
+        for outcome in pool.imap_unordered(run, missing, chunksize=1):
+            outcomes[outcome.case] = outcome
+            _keep(outcome, cells)
+            print(
+                f"{len(outcomes):3d}/{len(cases)} {outcome.case.name}: accuracy "
+                f"{outcome.accuracy:.4f}, loss {outcome.curve[-1][2]:.4f}, "
+                f"{outcome.settled:,.0f} bytes a step, {outcome.seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+    return [outcomes[case] for case in cases]
+
+
+def _kept(case: Case, cells: Path | None) -> Outcome | None:
+    path = cells / f"{case.name}.json" if cells else None
+    if path is None or not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    if found.pop("case") != dataclasses.asdict(case):
+        return None
+    return Outcome(case, **{**found, "curve": [tuple(point) for point in found["curve"]]})
+
+
+def _keep(outcome: Outcome, cells: Path | None) -> None:
+    if cells is None:
+        return
+    cells.mkdir(parents=True, exist_ok=True)
+    partial_path = cells / f"{outcome.case.name}.partial"
+    partial_path.write_text(json.dumps(dataclasses.asdict(outcome)) + "\n")
+    partial_path.rename(partial_path.with_suffix(".json"))
+
+
+def finish(
+    name: str, outcomes: Sequence[Outcome], checks: dict[str, Any], out: str | None, **more: Any
+) -> None:
+    """The results file, where one is asked for, and the last line."""
+    content = {"experiment": name, "checks": checks, "environment": environment()}
+    if out is not None:
+        runs = [dataclasses.asdict(outcome) for outcome in outcomes]
+        whole = {**content, "command": " ".join(["python", *sys.argv]), **more, "runs": runs}
+        path = Path(f"{out}.partial")
+        path.write_text(json.dumps(whole, indent=1) + "\n")
+        path.rename(out)
+    print(json.dumps(content))
