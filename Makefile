@@ -30,7 +30,8 @@ docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet
 
 SHORT := benchmarks/fda benchmarks/sketch benchmarks/simulation benchmarks/link benchmarks/streams benchmarks/codecs \
-    experiments/dynamic_averaging_mnist experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing
+    benchmarks/dgc experiments/dgc experiments/fda_topk experiments/ef21_w experiments/dynamic_averaging_mnist \
+    experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing
 
 ## bench: every benchmark and experiment in its short form
 bench: $(VENV)/.dev

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from _harness import check, paired, report
 
+import tacit
 from tacit.codecs import (
     add_at,
     decode_positions,
@@ -29,7 +30,9 @@ from tacit.codecs import (
     take_top_k,
     top_k,
 )
+from tacit.errors import UserError
 from tacit.rng import numpy_stream, torch_stream
+from tacit.tasks import load
 
 N, K = 10_000_000, 10_000
 DENSITIES = (0.0001, 0.001, 0.01, 0.1)
@@ -42,6 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     passes = timings(repeats)
     over = lengths()
+    clustered()
     report(
         {
             "topk.passes": check(passes["top k"], at_most=4.0),
@@ -124,12 +128,41 @@ def lengths() -> float:
         positions = np.sort(chosen)
         gaps = np.diff(positions, prepend=-1) - 1
         rice = min(k * (b + 1) + int((gaps >> b).sum()) for b in range(N.bit_length()))
-        entropy = (math.lgamma(N + 1) - math.lgamma(k + 1) - math.lgamma(N - k + 1)) / math.log(2)
-        bits = 8 * len(encode_positions(positions, N))
-        row = (entropy / k, rice / k, bits / k, bits / entropy)
+        bits, least = 8 * len(encode_positions(positions, N)), entropy(N, k)
+        row = (least / k, rice / k, bits / k, bits / least)
         print(f"{density:8.2%}{row[0]:10.3f}{row[1]:11.3f}{row[2]:9.3f}{row[3]:12.4f}")
         worst = max(worst, row[3])
     return worst
+
+
+def clustered() -> None:
+    """Print bits per position of the largest entries of a real memory: DGC's, after 200 steps of
+    LeNet-5 on MNIST, where entries of one layer are of one size."""
+    try:
+        task = load("mnist")
+    except (UserError, OSError) as error:
+        print(f"\nno real gradient: {error}")
+        return
+    simulation = tacit.Simulation(task, tacit.dgc(lr=0.05), tacit.LocalFleet(4), seed=0)
+    for _ in range(200):
+        simulation.step()
+    exchange = simulation.recipe.gradients
+    assert exchange is not None
+    assert exchange.compression is not None
+    memory = exchange.compression.memory.rows()["unsent"][0]
+    n = len(memory)
+    print(f"\nthe memory of a worker, LeNet-5, {n:,} entries")
+    print(f"{'density':>8}{'entropy':>10}{'written':>9}{'of entropy':>12}")
+    for density in DENSITIES[1:]:
+        positions = top_k(memory.contiguous(), round(n * density))
+        k = len(positions)
+        bits, least = 8 * len(encode_positions(positions, n)), entropy(n, k)
+        print(f"{density:8.2%}{least / k:10.3f}{bits / k:9.3f}{bits / least:12.4f}")
+
+
+def entropy(n: int, k: int) -> float:
+    """Of k positions among n, all sets being equally likely, bits."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
 
 
 if __name__ == "__main__":
