@@ -50,7 +50,10 @@ class Aggregator(ABC):
         this.
         """
         del overlap
-        return Ready(self(fleet.gather_rows(rows, kind)[participants.to(rows.device)]))
+        gathered = fleet.gather_rows(rows, kind)
+        if not participants.all():
+            gathered = gathered[participants.to(rows.device)]
+        return Ready(self(gathered))
 
 
 class Running:

@@ -1,0 +1,1 @@
+"""Tests of the aggregators, which share a list of the robust rules."""
