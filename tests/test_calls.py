@@ -41,6 +41,29 @@ def test_refused_values_say_whose() -> None:
         call("the half", half, {"number": -1})
 
 
+@pytest.mark.parametrize("value", ["no", "off", "x", 0, 1, 2, 1.0])
+def test_a_switch_is_true_or_false(value) -> None:
+    with pytest.raises(UserError, match=rf"^half: twice is true or false, not {value!r}$"):
+        call("half", half, {"number": 5, "twice": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("compressed:feedback=no", "feedback"),
+        ("dgc:masking=off", "masking"),
+        ("dgc:per_tensor=0", "per_tensor"),
+        ("ef21:per_tensor=x", "per_tensor"),
+    ],
+)
+def test_no_text_turns_a_switch_on(text, option) -> None:
+    name, options = parse_call(text)
+    with pytest.raises(UserError, match=f"{option} is true or false, not"):
+        call(f"recipe {name}", tacit.RECIPES[name], options)
+    with pytest.raises(UserError, match="compressor lowrank: warm is true or false, not 'no'"):
+        compressor("lowrank(warm=no)")
+
+
 # -- what a text says
 
 

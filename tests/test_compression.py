@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tacit
-from helpers.rig import Rig, noise
+from helpers.rig import Rig, equal, noise
 from helpers.tasks import conv_task, mlp_task
 from tacit.aggregators import Aggregator, Mean, WeightedMean
 from tacit.averaging import ModelAveraging
@@ -305,13 +305,31 @@ def test_a_worker_that_diverges_is_named(memory, download, bad):
         run.step(gradients[2])
 
 
-def test_a_message_that_is_refused_for_another_reason_is_not_called_divergence():
-    by = PerTensor(TopK(k=4))
-    run = Rig(None, by, FIRST, 2, shapes=((8, 10),))
-    by._shapes = ((8, 9),)
-    with pytest.raises(UserError, match="a vector of 80 numbers") as caught:
-        run.step(noise(2, D))
+def test_what_cannot_be_written_stops_everybody_with_its_reason():
+    run = Rig(None, "natural", FIRST, K)
+    gradients = noise(K, D)
+    gradients[1, 5] = 3e38  # its power of two is no float32
+    with pytest.raises(UserError, match=r"worker 1 at step 1: .*Natural") as caught:
+        run.step(gradients)
     assert not isinstance(caught.value, TrainingDiverged)
+
+
+def test_divergence_is_seen_at_once_where_nobody_decodes():
+    run = Rig(ErrorFeedback(), "randomk(k=2)", FIRST, K)
+    gradients = noise(K, D)
+    gradients[1] = torch.where(torch.arange(D) < D - 1, gradients[1], torch.nan)
+    with pytest.raises(TrainingDiverged, match="not finite at step 1"):
+        run.step(gradients)
+
+
+@pytest.mark.parametrize("other", [EF21, VelocityMemory, Memory])
+def test_a_state_of_another_memory_is_refused(other):
+    saved, run = Rig(ErrorFeedback(), "topk(k=4)", FIRST, K), Rig(other(), "topk(k=4)", FIRST, K)
+    saved.run(noise(3, K, D), 3)
+    before = run.states()
+    with pytest.raises(UserError, match="of another recipe, or of other options"):
+        run.load(*saved.states())
+    assert equal(run.states(), before)
 
 
 class Faulty(LocalFleet):

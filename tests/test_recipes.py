@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 
@@ -264,6 +265,12 @@ def further_than(theta: float) -> Callable[[int, list[Tensor], Tensor], bool]:
     return lambda step, drifts, movement: linear(drifts, movement) > theta
 
 
+def warming(first: float, steps: int, last: float) -> Callable[[Tensor], Tensor]:
+    """Top-k of K workers, of another density in the first steps."""
+    calls = itertools.count()
+    return lambda vector: top(first if next(calls) < K * steps else last)(vector)
+
+
 #: As below, of methods with compressed messages.
 COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], float | None]] = {
     "compressed": (
@@ -290,6 +297,18 @@ COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], 
         lambda: tacit.compressed("topk(density=0.3)", True, "topk(density=0.4)", lr=0.2),
         lambda plain: by_hand.compressed(plain, top(0.3), True, top(0.4)),
         0.2,
+    ),
+    "compressed warm-up": (
+        lambda: tacit.compressed("topk(density=0.1)", warmup=1),
+        lambda plain: by_hand.compressed(plain, warming(0.25, 6, 0.1)),
+        None,
+    ),
+    "compressed warm-up tensors": (
+        lambda: tacit.compressed("topk(density=0.1)", True, per_tensor=True, warmup="0.4"),
+        lambda plain: by_hand.compressed(
+            plain, by_hand.each_tensor(plain, warming(0.4, 6 * 2, 0.1)), True
+        ),
+        None,
     ),
     "dgc": (
         lambda: tacit.dgc(density=0.1, lr=0.1),
@@ -326,6 +345,23 @@ COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], 
         lambda: tacit.dgc(density=0.1, per_tensor=False, lr=0.1),
         lambda plain: by_hand.dgc(plain, lambda step: 0.1, per_tensor=False),
         0.1,
+    ),
+    "dgc through a coordinator": (
+        lambda: tacit.dgc(density=0.1, lr=0.1, download="identity"),
+        lambda plain: by_hand.dgc(plain, lambda step: 0.1),
+        0.1,
+    ),
+    "ef21 tensors": (
+        lambda: tacit.ef21("topk(density=0.1)", per_tensor=True),
+        lambda plain: by_hand.ef21(plain, by_hand.each_tensor(plain, top(0.1))),
+        None,
+    ),
+    "ef21_w tensors": (
+        lambda: tacit.ef21_w("threshold(t=0.12)", "1/2/5", lr=0.2, per_tensor=True),
+        lambda plain: by_hand.ef21(
+            plain, by_hand.each_tensor(plain, above(0.12)), weights=[1 / 8, 2 / 8, 5 / 8]
+        ),
+        0.2,
     ),
     "ef21": (
         lambda: tacit.ef21("topk(density=0.1)"),
@@ -390,6 +426,18 @@ COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], 
     "local_sgd compressed both ways": (
         lambda: tacit.local_sgd(2, compressor="topk(density=0.3)", download="topk(density=0.2)"),
         lambda plain: by_hand.averaged(plain, every(2), top(0.3), back=top(0.2)),
+        None,
+    ),
+    "periodic compressed both ways": (
+        lambda: tacit.periodic(2, "topk(density=0.3)", "topk(density=0.2)"),
+        lambda plain: by_hand.averaged(plain, every(2), top(0.3), back=top(0.2)),
+        None,
+    ),
+    "diloco compressed both ways": (
+        lambda: tacit.diloco(
+            2, 0.7, 0.0, False, compressor="topk(density=0.3)", download="topk(density=0.2)"
+        ),
+        lambda plain: by_hand.averaged(plain, every(2), top(0.3), back=top(0.2), server_lr=0.7),
         None,
     ),
     "fda compressed": (
@@ -595,7 +643,29 @@ def test_a_recipe_is_new_each_time():
         (lambda: tacit.compressed("top"), "unknown compressor 'top'; did you mean 'topk'"),
         (lambda: tacit.ef21(heavy_ball=0.9), "heavy_ball is the momentum of SGD; give its lr"),
         (lambda: tacit.ef21(fraction=0.0), "sampled fraction"),
+        (lambda: tacit.ef21(fraction="x"), "sampled fraction must be in .* not 'x'"),
         (lambda: tacit.ef21_w(smoothness="1/x"), "smoothness '1/x' is not understood"),
+        (lambda: tacit.ef21_w(smoothness=0), "above 0 and finite"),
+        (lambda: tacit.ef21(None), "needs a compressor; identity sends everything"),
+        (lambda: tacit.ef21_w(None), "needs a compressor"),
+        (lambda: tacit.compressed(None), "needs a compressor"),
+        (lambda: tacit.ef21(3), "a compressor is written as"),
+        (lambda: tacit.local_sgd(2, compressor=3), "a compressor is written as"),
+        (lambda: tacit.ef21(download=3), "a compressor is written as"),
+        (lambda: tacit.dgc(download=3), "a compressor is written as"),
+        (lambda: tacit.ef21(heavy_ball=1.0, lr=0.1), r"heavy_ball must be in \[0, 1\), not 1.0"),
+        (lambda: tacit.ef21(heavy_ball="x", lr=0.1), "heavy_ball must be in"),
+        (lambda: tacit.ef21(heavy_ball=True, lr=0.1), "heavy_ball must be in"),
+        (lambda: tacit.ef21_w(heavy_ball=-1, lr=0.1), "heavy_ball must be in"),
+        (lambda: tacit.compressed("qsgd", warmup=2), "take a compressor that has one"),
+        (lambda: tacit.compressed("topk(k=3)", warmup="0.5"), "take a compressor that has one"),
+        (lambda: tacit.compressed("qsgd", warmup=-1), "0 or more epochs"),
+        (lambda: tacit.periodic(2, download="qsgd"), "download needs a compressor too"),
+        (lambda: tacit.diloco(2, download="qsgd"), "download needs a compressor too"),
+        (lambda: tacit.diloco(2, overlap=1, compressor="qsgd"), "do not go with overlap"),
+        (lambda: tacit.diloco(momentum=0.0), "nesterov needs a momentum"),
+        (lambda: tacit.dgc(density="x"), "density must be in .* not 'x'"),
+        (lambda: tacit.dgc(momentum="0.9"), "momentum must be in .* not '0.9'"),
         (lambda: tacit.dgc(density=0.0), "density"),
         (lambda: tacit.dgc(warmup="slow"), "warmup 'slow' is not understood"),
         (lambda: tacit.dgc(values="fp8"), "unknown value code 'fp8'"),
@@ -605,6 +675,26 @@ def test_a_recipe_is_new_each_time():
 def test_impossible_recipes(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "x"])
+@pytest.mark.parametrize("name", ["compressed", "dgc", "ef21", "ef21_w", "fedavg", "fedadam"])
+def test_impossible_rates(name, value):
+    with pytest.raises(UserError, match=r"^lr must be above 0 and finite, not"):
+        RECIPES[name](lr=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "x"])
+@pytest.mark.parametrize("name", ["sparseloco", "diloco", "fedavgm", "fedadam", "fedadagrad"])
+def test_impossible_rates_of_the_server(name, value):
+    with pytest.raises(UserError, match=r"server_lr must be above 0 and finite, not"):
+        RECIPES[name](server_lr=value)
+
+
+def test_one_constant_is_that_of_one_worker():
+    assert tacit.ef21_w(smoothness=2).gradients.compression.memory.smoothness == (2.0,)
+    with pytest.raises(UserError, match="1 smoothness constants for 3 workers"):
+        tacit.Simulation(mlp_task(), tacit.ef21_w(smoothness=2), tacit.LocalFleet(K), seed=SEED)
 
 
 def test_a_recipe_can_be_used_for_a_second_run():

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "local_sgd": {"period": 7},
     "diloco": {"period": 9},
     "fedavg": {"fraction": 0.5},
+    "dgc": {"lr": 0.05},
 }
 
 

@@ -23,6 +23,16 @@ def test_the_published_warm_up():
     assert found.density == 0.001
 
 
+@pytest.mark.parametrize("density", [0.001, 0.25, 0.3, 1.0, 1e-300])
+def test_a_very_long_warm_up_has_few_stages(density):
+    """Once it has come down to the density, it stays there."""
+    long = started(Densities.parse(density, "999999999"), 1)
+    assert len(long.warmup) < 600
+    expected = [max(density, 0.25**epoch) for epoch in range(1, 700)]
+    assert [long.at(step) for step in range(1, 700)] == expected
+    assert long.at(10**9) == long.at(10**10) == density
+
+
 @pytest.mark.parametrize("warmup", ["2", 2, [0.25, 0.0625], (0.25, 0.0625), "0.25/0.0625"])
 def test_ways_to_say_it(warmup):
     assert Densities.parse(0.01, warmup).warmup == (0.25, 0.0625)
@@ -71,6 +81,9 @@ def test_without_a_warm_up_nobody_needs_to_know_the_epoch():
         (0.0, 0, "a density is in"),
         (1.1, 0, "a density is in"),
         (math.nan, 0, "a density is in"),
+        ("x", 3, r"a density is in \(0, 1\], not 'x'"),
+        (True, 3, "not True"),
+        (0.1, [0.5, "x"], "not 'x'"),
         (0.1, [0.5, 2.0], "not 2"),
         (0.1, "1/2", "a density is in .* not 2"),
         (0.1, "0.5/nan", "not nan"),

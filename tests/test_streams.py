@@ -105,6 +105,12 @@ def test_workers_may_start_around_a_common_model():
         simulation("graphical", tacit.no_sync(), noise=-1.0)
 
 
+def test_a_stream_has_no_epochs_to_warm_up_in():
+    recipe = tacit.dgc(lr=0.1, warmup=2)
+    with pytest.raises(UserError, match="a warm-up counts epochs, which a stream has not"):
+        tacit.Simulation(load("graphical"), recipe, tacit.LocalFleet(2))
+
+
 def test_a_stream_is_not_partitioned():
     with pytest.raises(UserError, match="is a stream, which is not partitioned"):
         simulation("graphical", tacit.no_sync(), partition="sorted:0.5")

@@ -62,11 +62,16 @@ def parse_value(text: str) -> Value:
 
 def call(what: str, function: Callable[..., Made], options: Mapping[str, Value]) -> Made:
     """``function(**options)``. Raises UserError, which names ``what``, for an option that the
-    function does not have, and for a value that it refuses."""
+    function does not have, for a switch that is neither true nor false, and for a value that it
+    refuses."""
     known = inspect.signature(function).parameters
     for name in options:
         if name not in known:
             raise unknown(f"option of {what}:", name, known)
+    for name, value in options.items():
+        # any text and any number but 0 would turn it on
+        if isinstance(known[name].default, bool) and not isinstance(value, bool):
+            raise UserError(f"{what}: {name} is true or false, not {value!r}")
     missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
     if missing and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         raise UserError(f"{what} needs {missing[0]}; write it after the name, as :{missing[0]}=...")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch.optim import Optimizer
 
 from tacit.aggregators import Aggregator, Mean
 from tacit.compressors import Arrived, Compressor
-from tacit.download import REFUSAL, Download
+from tacit.download import REFUSAL, Download, longest
 from tacit.errors import TrainingDiverged, UserError
 from tacit.fleet import Fleet, Kind
 from tacit.memory import Memory
@@ -62,6 +64,8 @@ class Compression:
             self.download.start(fleet, setting)
         #: Exchanges in which the messages would have been longer than the vectors.
         self.given_up = 0
+        #: How many workers trained at the last exchange.
+        self._busy = fleet.size
 
     def check(self, optimizer: Optimizer) -> None:
         """Raise UserError for a local optimizer that does not go with this."""
@@ -73,6 +77,10 @@ class Compression:
         """What the participants' vectors come to, ``(d,)``, the same in every process. ``rows``:
         the hosted workers', ``(L, d)``; ``participants``: ``(K,)`` bool."""
         fleet, memory = self.fleet, self.memory
+        if memory.counts_absent and fleet.busy != self._busy:
+            # one that has no more data must not be part of the direction for ever
+            self._busy = fleet.busy
+            memory.begin_again()
         whole = memory.whole or not self._use_density()
         weights = aggregator.weights(torch.ones_like(participants))
         if (own := memory.weights()) is not None:
@@ -123,9 +131,14 @@ class Compression:
     def _reduced(self, exchange: _Exchange) -> Tensor:
         name = self._name(0, exchange)
         picked = {row: self.compressor.pick(v, *name) for row, v in exchange.outgoing.items()}
+        for row, vector in exchange.outgoing.items():
+            if not math.isfinite(float(vector.sum())):
+                picked[row] = torch.full_like(picked[row], math.nan)  # so that all find out now
         width = len(self.compressor.pick(self.memory.models.parameters[0], *name))
         rows = self._rows(picked, width)  # copies: what is picked may be the memory itself
         mean = self._mean(rows, exchange)
+        if not math.isfinite(float(mean.sum())):
+            raise _diverged("what some worker has to send", exchange.step)
         for row, vector in exchange.outgoing.items():
             self.memory.sent(row, vector, self.compressor.place(rows[row], self._d, *name))
         return self.compressor.place(mean, self._d, *name).dense()
@@ -143,7 +156,7 @@ class Compression:
 
     def _by_coordinator(self, download: Download, exchange: _Exchange) -> Tensor:
         messages = self._messages(exchange)
-        every = self.fleet.collect_bytes(messages, exchange.kind)
+        every = self.fleet.collect_bytes(messages, exchange.kind, longest(self._d))
         if every is not None:
             arrived = download.spread(exchange.kind, lambda: self._decoded(every, exchange))
         else:
@@ -160,10 +173,9 @@ class Compression:
         for row, vector in exchange.outgoing.items():
             try:
                 messages[row] = self.compressor.encode(vector, *self._name(row, exchange))
-            except UserError:
-                if torch.isfinite(vector).all():
-                    raise
-                messages[row] = REFUSAL  # so that all stop, and none waits for this one
+            except UserError as error:  # sent, so that all stop, and none waits for this one
+                diverged = not torch.isfinite(vector).all()
+                messages[row] = REFUSAL + (b"" if diverged else str(error).encode())
         return messages
 
     def _decoded(self, every: Sequence[bytes], exchange: _Exchange) -> Tensor:
@@ -175,23 +187,22 @@ class Compression:
         if not present:
             return total
         if isinstance(exchange.aggregator, Mean):
-            scale = 1.0 if self.memory.counts_absent else 1 / present
+            scale = 1 / (self._trained if self.memory.counts_absent else present)
             for worker, weight in here.items():
                 arrived = self._hear(worker - first, every[worker], exchange)
                 arrived.add_to(total, weight * scale)
             return total
         rows = [self._hear(worker - first, every[worker], exchange).dense() for worker in here]
         combined = exchange.aggregator(torch.stack(rows).to(self._device), weights[list(here)])
-        return combined * (present if self.memory.counts_absent else 1.0)
+        return combined * (present / self._trained if self.memory.counts_absent else 1.0)
 
     def _hear(self, row: int, message: bytes, exchange: _Exchange) -> Arrived:
         """What is in the message of the worker in this row, hosted or not."""
         sender = f"worker {row + self.fleet.hosted.start}"
-        if message == REFUSAL:
-            raise TrainingDiverged(
-                f"what {sender} has to send is not finite at step {exchange.step}; lower the "
-                "learning rate or look at this worker's data"
-            )
+        if message.startswith(REFUSAL):
+            if reason := message[len(REFUSAL) :].decode(errors="replace"):
+                raise UserError(f"{sender} at step {exchange.step}: {reason}")
+            raise _diverged(f"what {sender} has to send", exchange.step)
         arrived = self.compressor.arrive(message, self._d, sender, *self._name(row, exchange))
         if row in exchange.outgoing:
             self.memory.sent(row, exchange.outgoing[row], arrived)
@@ -200,8 +211,13 @@ class Compression:
     def _mean(self, rows: Tensor, exchange: _Exchange) -> Tensor:
         mean = self.fleet.mean(rows, exchange.kind, exchange.weights)
         if self.memory.counts_absent:
-            mean = mean * (float(exchange.weights.sum()) * self.fleet.weight)
+            mean = mean * (float(exchange.weights.sum()) * self.fleet.weight / self._trained)
         return mean
+
+    @property
+    def _trained(self) -> float:
+        """The share of the workers that train, present or not."""
+        return self._busy / self.fleet.size
 
     def _rows(self, vectors: dict[int, Tensor], width: int) -> Tensor:
         """One row for each hosted worker; zeros of those that take no part, which nobody reads."""
@@ -232,11 +248,17 @@ class Compression:
 
     def state_dict(self) -> dict[str, Any]:
         """What all workers share."""
-        return {"memory": self.memory.state_dict(), "given up": self.given_up}
+        kind = type(self.memory).__name__
+        own = {"kind": kind, "given up": self.given_up, "busy": self._busy}
+        return {"memory": self.memory.state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.memory.load_state_dict(state["memory"])
-        self.given_up = state["given up"]
+        """Raises UserError for a state of another memory."""
+        with _fitting():
+            if state["kind"] != type(self.memory).__name__:
+                raise KeyError(state["kind"])
+            self.memory.load_state_dict(state["memory"])
+            self.given_up, self._busy = state["given up"], state["busy"]
 
     def worker_state(self, row: int) -> dict[str, Any]:
         """What belongs to the worker in this row; beside worker 0, what the coordinator has."""
@@ -251,9 +273,10 @@ class Compression:
         return state
 
     def load_worker_state(self, row: int, state: dict[str, Any]) -> None:
-        self.memory.load_worker_state(row, state["memory"])
         worker = row + self.fleet.hosted.start
-        self.compressor.load_worker_state(worker, dict(state["compressor"]))
+        with _fitting():
+            self.memory.load_worker_state(row, state["memory"])
+            self.compressor.load_worker_state(worker, dict(state["compressor"]))
         if self.download is not None and "coordinator" in state:
             self.download.load_state_dict(state["coordinator"])
 
@@ -261,14 +284,34 @@ class Compression:
         """Go on from another number of workers, whose states these are: every memory is the mean of
         theirs, so that nothing unsent is lost."""
         self.load_state_dict(shared)
-        memories = [worker["memory"] for worker in workers]
-        names = memories[0] if memories else {}
-        means = {n: torch.stack([memory[n] for memory in memories]).mean(dim=0) for n in names}
-        self.memory.take_over(means)
+        self._busy = self.fleet.size
+        with _fitting():
+            memories = [worker["memory"] for worker in workers]
+            names = memories[0] if memories else {}
+            means = {n: torch.stack([memory[n] for memory in memories]).mean(dim=0) for n in names}
+            self.memory.take_over(means)
         # the file of worker 0, which holds it, may be lost
         coordinators = [w["coordinator"] for w in workers if "coordinator" in w]
         if self.download is not None and coordinators and not self.memory.sends_again:
             self.download.take_over(coordinators[0])
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Around what reads a checkpoint."""
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError):
+        raise UserError(
+            "the memory in this checkpoint is that of another recipe, or of other options; resume "
+            "with those that it was saved with"
+        ) from None
+
+
+def _diverged(what: str, step: int) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"{what} is not finite at step {step}; lower the learning rate or look at the data"
+    )
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from tacit.compressors import Arrived, Compressor
-from tacit.errors import PeerError, UserError
+from tacit.errors import PeerError, TrainingDiverged, UserError
 from tacit.fleet import Fleet, Kind
 from tacit.setting import Setting
 
 #: In place of a message, whose first byte is another one.
 REFUSAL = b"!"
+
+
+def longest(n: int) -> int:
+    """No message about ``n`` numbers is longer, in bytes; a peer that says so is not believed."""
+    return 16 * n + 4096
 
 
 class Download:
@@ -31,7 +36,7 @@ class Download:
         """Begin a run."""
         self.fleet, self._d = fleet, setting.d
         self.compressor.start(setting)
-        self._unsent = torch.zeros(self._d)
+        self._unsent = torch.zeros(self._d if fleet.leader else 0)
 
     def spread(self, kind: Kind, combine: Callable[[], Tensor] | None) -> Arrived:
         """What arrives of a combination, in every process. ``combine`` makes it, ``(d,)``, where
@@ -44,10 +49,11 @@ class Download:
                 self._unsent += combine().cpu()
                 answer = self.compressor.encode(self._unsent, *name)
             except (UserError, PeerError) as error:  # the others are waiting for an answer
-                answer, refusal = REFUSAL + str(error).encode(), error
-        answer = self.fleet.spread_bytes(answer, kind)
+                kind_of_error = b"d" if isinstance(error, TrainingDiverged) else b"p"
+                answer, refusal = REFUSAL + kind_of_error + str(error).encode(), error
+        answer = self.fleet.spread_bytes(answer, kind, longest(self._d))
         if answer.startswith(REFUSAL):
-            raise refusal or PeerError(answer[len(REFUSAL) :].decode(errors="replace"))
+            raise refusal or _refusal(answer[len(REFUSAL) :])
         arrived = self.compressor.arrive(answer, self._d, "the coordinator", *name)
         if combine is not None:
             arrived.add_to(self._unsent, -1.0)
@@ -65,4 +71,11 @@ class Download:
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Go on from the coordinator of another number of workers."""
-        self._unsent.copy_(state["unsent"])
+        if self.fleet.leader:
+            self._unsent.copy_(state["unsent"])
+
+
+def _refusal(said: bytes) -> Exception:
+    """The coordinator's error, in another process."""
+    text = said[1:].decode(errors="replace")
+    return TrainingDiverged(text) if said[:1] == b"d" else PeerError(text)

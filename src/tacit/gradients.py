@@ -77,6 +77,12 @@ class GradientExchange:
         """How many columns the first message of a step has (a roll call: none)."""
         return self.models.gradients.shape[1] if self.compression is None else 0
 
+    @property
+    def warms_up(self) -> bool:
+        """Whether the first epochs send more."""
+        densities = None if self.compression is None else self.compression.densities
+        return densities is not None and bool(densities.warmup)
+
     # -- state
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.errors import UserError
+from tacit.errors import UserError, inside
 from tacit.setting import Setting
 
 #: Lin et al., "Deep Gradient Compression", ICLR 2018: a quarter of the last epoch's.
@@ -17,8 +17,7 @@ class Densities:
 
     def __init__(self, density: float, warmup: Sequence[float] = ()) -> None:
         for value in (density, *warmup):
-            if not 0 < value <= 1:
-                raise UserError(f"a density is in (0, 1], not {value:g}")
+            _check(value)
         self.density, self.warmup = density, tuple(warmup)
         self._epoch: float | None = None
 
@@ -38,7 +37,12 @@ class Densities:
             epochs = int(warmup)
             if epochs < 0:
                 raise UserError(f"a warm-up takes 0 or more epochs, not {epochs}")
-            return cls(density, [max(density, _FACTOR ** (e + 1)) for e in range(epochs)])
+            _check(density)
+            stages: list[float] = []
+            # from the first that is no more than it on, all are ``density``
+            while len(stages) < epochs and density not in stages:
+                stages.append(max(density, _FACTOR ** (len(stages) + 1)))
+            return cls(density, stages)
         if isinstance(warmup, bool | float):
             raise UserError(f"a warm-up takes a whole number of epochs, not {warmup!r}")
         return cls(density, warmup)
@@ -55,3 +59,8 @@ class Densities:
             return self.density
         epoch = int((step - 1) / self._epoch)
         return self.warmup[epoch] if epoch < len(self.warmup) else self.density
+
+
+def _check(density: float) -> None:
+    if not inside(density, "(0, 1]"):
+        raise UserError(f"a density is in (0, 1], not {density!r}")

@@ -126,6 +126,8 @@ class Simulation:
             averaging.start(fleet, self.replicas, self.optimizer, self.setting)
         if noise and recipe.gradients is None:
             self.replicas.scatter(noise, seed, fleet.hosted)
+        if self.stream is not None and recipe.gradients is not None and recipe.gradients.warms_up:
+            raise UserError("a warm-up counts epochs, which a stream has not; leave out warmup")
         self._everyone = torch.ones(fleet.size, dtype=torch.bool)
         self.steps = 0
         self.synchronisations = 0
@@ -248,6 +250,7 @@ class Simulation:
         """What all workers share, for a checkpoint."""
         averaging, gradients = self.recipe.averaging, self.recipe.gradients
         return {
+            "recipe": self.recipe.name,
             "steps": self.steps,
             "synchronisations": self.synchronisations,
             "seconds": self._seconds,
@@ -271,7 +274,9 @@ class Simulation:
         }
 
     def load_state(self, shared: Mapping[str, Any], workers: Mapping[int, Any]) -> None:
-        """Go on from a checkpoint; ``workers`` holds at least the hosted workers' states."""
+        """Go on from a checkpoint; ``workers`` holds at least the hosted workers' states. Raises
+        UserError for one of another recipe."""
+        self.recipe.check_saved(shared)
         self.steps = shared["steps"]
         self.synchronisations = shared["synchronisations"]
         self._seconds = shared["seconds"]
@@ -281,7 +286,7 @@ class Simulation:
         if self.recipe.averaging is not None:
             self.recipe.averaging.load_state_dict(shared["averaging"])
         if self.recipe.gradients is not None:
-            self.recipe.gradients.load_state_dict(shared["gradients"])
+            self.recipe.gradients.load_state_dict(shared.get("gradients") or {})
         for row, worker in enumerate(self.fleet.hosted):
             state = workers[worker]
             self.replicas.load_worker_state(row, state["replica"])
@@ -290,7 +295,7 @@ class Simulation:
             if self.recipe.averaging is not None:
                 self.recipe.averaging.load_worker_state(row, state["averaging"])
             if self.recipe.gradients is not None:
-                self.recipe.gradients.load_worker_state(row, state["gradients"])
+                self.recipe.gradients.load_worker_state(row, state.get("gradients") or {})
 
 
 def _keep_freed_memory() -> None:

@@ -63,6 +63,16 @@ def test_who_runs_out_of_data_waits_for_the_others(recipe, steps):
     assert torch.equal(results[0]["seen"][-1], finished)
 
 
+def test_a_worker_without_data_is_no_part_of_the_direction_for_ever():
+    """EF21 keeps what it believes of a worker; of one that is done, that would be its last gradient
+    at every step. Without compression EF21 is synchronous SGD, so it must end where that does."""
+    ends = {}
+    for recipe in ("synchronous", "ef21-identity"):
+        results = run_processes(situations.unequal, 2, 2, recipe, [4, 25], 2, None, timeout=60)
+        ends[recipe] = same(results)
+    torch.testing.assert_close(ends["ef21-identity"], ends["synchronous"], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("recipe", ["synchronous", "fda-late", "ef21-both_ways", "fda-compressed"])
 def test_a_worker_that_waits_also_helps_to_save(recipe, tmp_path):
     results = run_processes(situations.unequal, 2, 2, recipe, [3, 10], 1, str(tmp_path), timeout=60)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from tacit.checkpoint import read_folder
 from tacit.cli import main
+from tacit.errors import UserError
 from tacit.runs import read_run
 
 
@@ -107,6 +110,60 @@ def test_list(here: Here, tmp_path: Path) -> None:
     assert done.returncode == 0
     for word in ("fda", "fedadam", "diloco", "digits", "mnist", "cifar10", "lenet5"):
         assert word in done.stdout
+
+
+def test_list_has_the_compressors_in_plain_text(here: Here) -> None:
+    shown = here("list").stdout
+    names = shown.split("compressors")[1]
+    for words in ("topk", "density=None, k=None, values=fp32", "randomk", "lowrank", "uniform"):
+        assert words in names
+    assert "`" not in shown
+    assert not re.search(r":[a-z]+:", shown)
+    assert "The rest as in ef21." in shown
+    assert "tacit.codecs.sampled_top_k" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("As in :func:`ef21`, or :class:`Link`.", "As in ef21, or Link."),
+        (":func:`~tacit.fleet.layout` and ``k``: [1.0].", "layout and k: [1.0]."),
+        ("One line,\n    and another.\n\n    The rest.", "One line, and another."),
+    ],
+)
+def test_docstrings_are_shown_as_plain_text(text: str, plain: str) -> None:
+    from tacit.cli.commands import _first_paragraph
+
+    def documented() -> None: ...
+
+    documented.__doc__ = text
+    assert _first_paragraph(documented) == plain
+
+
+LONG = ("run", "compressed:compressor=topk(density=0.9)", "--steps", "2", "--out", "r")
+
+
+def test_a_warning_of_ours_is_one_line(here: Here) -> None:
+    done = here(*LONG)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("tacit: warning: compressed messages of 4 workers are longer")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_warnings_of_others_stay_as_they_are(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tacit.cli import commands
+
+    def execute(*_: object) -> None:
+        warnings.warn("from a test,\nin two lines", stacklevel=1)
+        raise UserError("the end")
+
+    monkeypatch.setattr(commands, "_execute", execute)
+    with pytest.warns(UserWarning, match="from a test,\nin two lines"):
+        done = here(*LONG)
+    assert done.stderr == "tacit: error: the end\n"
+    shown = warnings.showwarning
+    here("list")
+    assert warnings.showwarning is shown
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ from tacit.compressors import (
     Identity,
     LowRank,
     Natural,
+    PerTensor,
     RandomK,
     SampledTopK,
     Sign,
     Threshold,
     TopK,
     Uniform,
+    as_compressor,
     chain,
     compressor,
 )
@@ -393,7 +395,14 @@ def test_the_first_bytes_of_a_message_stay() -> None:
         ("topk:k=0", "k must be a whole number, at least 1, not 0"),
         ("topk:k=2.5", "at least 1, not 2.5"),
         ("topk:density=2", r"density must be in \(0, 1\]"),
-        ("topk:density=many", "wrong type"),
+        ("topk:density=many", r"compressor topk: density must be in \(0, 1\], not 'many'"),
+        ("topk:density=true", "density must be in"),
+        ("randomk:density=many", "randomk: density must be in"),
+        ("sampled_topk:density=many", "density must be in"),
+        ("sampled_topk:density=0.1,ratio=much", "ratio must be in .* not 'much'"),
+        ("threshold:t=much", "the threshold t must be above 0 and finite, not 'much'"),
+        ("uniform:chunk=much", "chunk must be a whole number"),
+        ("sign:chunk=-4", "chunk must be a whole number, at least 1"),
         ("topk:k=3,values=int7", "value code 'int7'; did you mean 'int"),
         ("topk:k=3,vaules=int8", "did you mean 'values'"),
         ("sampled_topk:density=0.1,ratio=0", "ratio must be"),
@@ -414,6 +423,34 @@ def test_bad_arguments_are_refused_by_name(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:
         compressor(text)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", [3, 0.5, True, object])
+def test_what_is_no_compressor(what) -> None:
+    with pytest.raises(UserError, match=r"a compressor is written as topk\(density=0.01\), not"):
+        as_compressor(what)
+
+
+@pytest.mark.parametrize(
+    ("text", "density"),
+    [
+        ("topk(density=0.5)", 0.5),
+        ("sampled_topk(density=0.5)", 0.5),
+        ("randomk(density=0.5)", 0.5),
+        ("topk(k=3)", None),
+        ("block_topk", None),
+        ("qsgd", None),
+    ],
+)
+def test_the_density_of_a_compressor(text, density) -> None:
+    made = compressor(text)
+    assert made.density == PerTensor(made).density == density
+    if density is None:
+        with pytest.raises(UserError):
+            made.set_density(0.25)
+    else:
+        made.set_density(0.25)
+        assert made.density == PerTensor(made).density == 0.25
 
 
 def test_options_as_on_the_command_line() -> None:

@@ -55,6 +55,23 @@ def test_small_tensors_travel_whole_and_large_ones_by_themselves(inner):
         assert torch.equal(arrived[part], there_and_back(alone, vector[part], *name))
 
 
+@pytest.mark.parametrize(
+    ("inner", "dense"),
+    [("sign", True), ("uniform", True), ("qsgd", True), ("lowrank", True), ("topk(k=2)", False)],
+)
+def test_positions_arrive_only_where_entries_were_left_out(inner, dense):
+    by, vector = made(inner), gaussian(D)
+    arrived = by.arrive(by.encode(vector, *NAME), D, "bob", *NAME)
+    assert (arrived.positions is None) == dense
+    expected = arrived.dense()
+    target = gaussian(D).cos()
+    added, cleared = target.clone(), target.clone()
+    arrived.add_to(added, -0.5)
+    arrived.clear_in(cleared)
+    torch.testing.assert_close(added, target - 0.5 * expected)
+    assert torch.equal(cleared, torch.where(expected != 0, 0.0, target))
+
+
 def test_every_large_tensor_has_its_share():
     """Though the first is a million times smaller."""
     vector = gaussian(D)

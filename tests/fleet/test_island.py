@@ -9,6 +9,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from helpers import quarrels
+from helpers.collectives import refusals
 from helpers.spawn import run_processes
 from tacit.fleet import IslandFleet
 
@@ -60,7 +61,9 @@ def bytes_of_islands(rank: int) -> dict[str, Any]:
     }
     answer = b"coordinator" if fleet.leader else None
     results["spread"] = fleet.spread_bytes(answer, "model")
+    results["nothing spread"] = fleet.spread_bytes(b"" if fleet.leader else None, "model")
     results["sent"] = fleet.ledger.sent("model").tolist()
+    results["refused"] = refusals(fleet, [b"much too long"])
     return results
 
 
@@ -73,7 +76,10 @@ def test_bytes_between_islands():
         assert results["leader"] is (rank == 0)
         assert results["collected"] == (None if rank else [b"first", b"the second"])
         assert results["spread"] == b"coordinator"
+        assert results["nothing spread"] == b""
         assert results["sent"] == [10, 20]  # an island is one worker
+        who = [said.split(" announces")[0] for said in results["refused"]]
+        assert who == ["worker 0", "the coordinator"]
 
 
 def test_all_of_an_island_are_told_that_a_model_was_refused():

@@ -5,7 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tacit.fleet import CHARGED, KINDS, Event, Ledger
+from tacit.fleet import CHARGED, KINDS, Event, Ledger, LocalFleet
+
+
+def test_the_length_of_a_coordinators_message_is_charged():
+    fleet = LocalFleet(3)
+    assert fleet.spread_bytes(b"answer", "gradient") == b"answer"
+    assert list(fleet.ledger) == [
+        Event(0, "control", "download", 8, 3, 0),
+        Event(0, "gradient", "download", 6, 3, 0),
+    ]
+    assert fleet.ledger.by_kind()["control"] == 3 * 8
+
+
+def test_looking_at_a_run_costs_no_lengths_either():
+    fleet = LocalFleet(3)
+    fleet.gather_bytes([b"a", b"", b"c"], "evaluation")
+    fleet.collect_bytes([b"a", b"", b"c"], "evaluation")
+    fleet.spread_bytes(b"a", "evaluation")
+    assert fleet.ledger.bytes() == 0
+    assert fleet.ledger.bytes("evaluation") == 2 * 3 * 24 + 3 * 2 + 2 + 3 * 9
 
 
 @pytest.fixture

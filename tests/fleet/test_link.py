@@ -67,15 +67,32 @@ def _seconds(link, operation, payload, participants):
     return float(link.seconds(*columns)[0])
 
 
-REDUCE, GATHER = 0, 1
+REDUCE, GATHER, BROADCAST = 0, 1, 2
+
+
+@given(st.integers(2, 100), st.integers(1, 10**9))
+def test_gathering_takes_one_latency_however_many_workers_and_bytes(workers, payload):
+    link, instant = Link(8e6, 10.0), Link(8e6)
+    seconds = _seconds(link, GATHER, payload, workers)
+    assert seconds - _seconds(instant, GATHER, payload, workers) == pytest.approx(10.0)
+
+
+def test_short_messages_beat_a_dense_all_reduce_on_a_link_with_latency():
+    """10,000 numbers of ten workers, or a hundredth of them: lengths, then the messages."""
+    link = Link(10e6, 80 * MS)
+    dense = _seconds(link, REDUCE, 40_000, 10)
+    messages = _seconds(link, GATHER, 8 * 10, 10) + _seconds(link, GATHER, 600 * 10, 10)
+    assert messages < 0.2 < 18 * 80 * MS < dense
 
 
 def test_ring():
     link = Link(8e6, 10 * MS)  # a megabyte a second
     # 2 (n-1) hops, each carrying one n-th of the payload
     assert _seconds(link, REDUCE, 1_000_000, 4) == pytest.approx(6 * (0.25 + 0.01))
-    # n-1 hops, each carrying one worker's quarter of what is gathered
-    assert _seconds(link, GATHER, 1_000_000, 4) == pytest.approx(3 * (0.25 + 0.01))
+    # every worker's quarter of what is gathered goes straight to each of the three others
+    assert _seconds(link, GATHER, 1_000_000, 4) == pytest.approx(3 * 0.25 + 0.01)
+    # a broadcast is handed on from worker to worker
+    assert _seconds(link, BROADCAST, 1_000_000, 4) == pytest.approx(1 + 3 * 0.01)
 
 
 def test_small_reductions_go_straight_to_everybody():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.collectives import SIZES, exercise, messages, rows, weights
-from tacit.errors import UserError
+from tacit.errors import PeerError, UserError
 from tacit.fleet import LocalFleet, layout
 
 K = 6
@@ -68,6 +70,12 @@ def test_bytes(results):
     assert results["beyond"] is None
     assert results["collected"] == b"".join(messages(K))
     assert results["nothing"] == b""
+    first = next(k for k in range(K) if len(messages(K)[k]) > 10)
+    assert results["refused"] == [
+        f"worker {first} announces a message of {len(messages(K)[first]):,} bytes; at most 10 are "
+        "expected",
+        "the coordinator announces a message of 11 bytes; at most 10 are expected",
+    ]
 
 
 def test_ledger(results):
@@ -90,11 +98,12 @@ def test_ledger(results):
     sent = [2 * length for length in lengths]
     assert (fleet.ledger.sent("gradient") - 4 * sum(SIZES)).tolist() == sent
     # 1 byte for each question whether any flag is set; 8 bytes say how long a message is
-    told = 6 * 8
+    told = 7 * 8  # also of what was refused then
     control = 4 * (sum(SIZES) + 5) + 8 * 5 + 3 + told
     broadcast = 4 * 5  # by worker 0 to the others
     assert fleet.ledger.sent("control").tolist() == [control + broadcast] + [control] * (K - 1)
     control += (8 * 5 + told) * (K - 2)  # gathered from the others, against one's own
+    control += 3 * 8  # how long the coordinator's messages are
     received = [control] + [control + broadcast] * (K - 1)
     assert fleet.ledger.received("control").tolist() == received
 
@@ -144,6 +153,27 @@ def test_wrong_input_is_one_clear_line_and_not_charged(call, message):
         call(fleet)
     assert "\n" not in str(caught.value)
     assert len(fleet.ledger) == 0
+
+
+class _Lying(LocalFleet):
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        return [*lengths[:-1], -1]
+
+    def _spread_length(self, length: int) -> int:
+        return -length
+
+
+@pytest.mark.parametrize(
+    ("call", "sender"),
+    [
+        (lambda f: f.gather_bytes([b"a", b"b", b"c"], "model"), "worker 2"),
+        (lambda f: f.collect_bytes([b"a", b"b", b"c"], "model"), "worker 2"),
+        (lambda f: f.spread_bytes(b"a", "model"), "the coordinator"),
+    ],
+)
+def test_a_length_that_is_none_is_refused_and_its_sender_named(call, sender):
+    with pytest.raises(PeerError, match=f"{sender} announces a message of -1 bytes$"):
+        call(_Lying(3))
 
 
 @given(st.integers(1, 40), st.data())

@@ -104,6 +104,42 @@ def test_who_hosts_whom(processes, name):
         assert processes[rank][name, False]["total"] == [len(ranks), sum(counts)]
 
 
+def gathers(rank: int) -> dict[str, Any]:
+    """What travels while bytes are gathered, 3 of the 5 workers in process 1: the collectives that
+    are called, with the bytes that each gives every process."""
+    fleet = ProcessGroupFleet((1, 3, 1)[rank])
+    mine = [b"first"] if rank == 0 else [b"a", b"", b"long" * 9000] if rank == 1 else [b"xy"]
+    real, calls = dist.all_to_all_single, []
+
+    def watched(received, sent, *sizes, group):
+        calls.append((sent.numel() * sent.element_size() // 3, received.numel()))
+        return real(received, sent, *sizes, group=group)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("this one goes round a ring")
+
+    names = ("all_gather", "all_gather_into_tensor", "all_gather_single", "all_reduce", "broadcast")
+    kept = {name: getattr(dist, name) for name in names if hasattr(dist, name)}
+    for name in kept:
+        setattr(dist, name, refused)
+    dist.all_to_all_single = watched
+    try:
+        got = fleet.gather_bytes(mine, "gradient")
+    finally:
+        dist.all_to_all_single = real
+        for name, function in kept.items():
+            setattr(dist, name, function)
+    return {"got": got, "calls": calls}
+
+
+def test_bytes_are_gathered_in_two_hops_and_not_padded():
+    for rank, results in enumerate(run_processes(gathers, 3, timeout=60)):
+        assert results["got"] == [b"first", b"a", b"", b"long" * 9000, b"xy"]
+        own = (5, 36_001, 2)[rank]
+        # the lengths of the hosted workers' messages, then these
+        assert results["calls"] == [(8 * (1, 3, 1)[rank], 5), (own, 5 + 36_001 + 2)]
+
+
 def test_a_process_without_workers_is_an_error_in_every_process(processes):
     for results in processes:
         assert "at least 1 worker" in results["nobody hosted"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import tacit.fleet.fleet
+from tacit.errors import PeerError
 from tacit.fleet import Fleet
 from tacit.rng import numpy_stream, torch_stream
 
@@ -32,6 +34,20 @@ def messages(workers: int) -> list[bytes]:
     """Unequal, and one of them empty."""
     draw = numpy_stream(0, "messages")
     return [draw.bytes(0 if k == 1 else int(draw.integers(1, 3000))) for k in range(workers)]
+
+
+def refusals(fleet: Fleet, mine: Sequence[bytes]) -> list[str]:
+    """What is said of messages longer than 10 bytes."""
+    said = []
+    for ask in (
+        lambda: fleet.collect_bytes(mine, "model", 10),
+        lambda: fleet.spread_bytes(b"eleven byte" if fleet.leader else None, "model", 10),
+    ):
+        try:
+            ask()
+        except PeerError as error:
+            said.append(str(error))
+    return said
 
 
 def exercise(fleet: Fleet) -> dict[str, Any]:
@@ -86,6 +102,7 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
         assert (collected is not None) == fleet.leader
         own = b"".join(collected) if collected is not None else None
         results[name] = fleet.spread_bytes(own, "model")
+    results["refused"] = refusals(fleet, every[hosted])
     results["broadcast"] = fleet.broadcast(rows(workers, 5)[0] * (0 in fleet.hosted), "control")
     fleet.barrier()
     results["ledger"] = fleet.ledger.state_dict()

@@ -43,6 +43,7 @@ RECIPES: dict[str, Callable[[], tacit.Recipe]] = {
     "compressed-lowrank": lambda: tacit.compressed("lowrank", feedback=True, per_tensor=True),
     "dgc": lambda: tacit.dgc(0.2, nesterov=True, clip=1.0, warmup="1/0.5", weight_decay=0.01),
     "ef21": lambda: tacit.ef21("topk(density=0.2)"),
+    "ef21-identity": lambda: tacit.ef21("identity"),
     "ef21-both_ways": lambda: tacit.ef21(
         "topk(density=0.2)", momentum=0.3, download="topk(density=0.4,values=int8)"
     ),

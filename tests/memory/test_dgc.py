@@ -250,6 +250,49 @@ def test_the_norm_of_each_tensor():
     assert norms[2] == pytest.approx(float(gradient[0, 44:].norm()))
 
 
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+@pytest.mark.parametrize("factor", [1e-30, 1e20, 1e37])
+def test_a_gradient_whose_squares_overflow_is_clipped_and_not_dropped(scope, factor):
+    """The largest norm in float32 is of squares below 3e38."""
+    memory = VelocityMemory(0.0, clip=1e-3 * factor, clip_scope=scope, exempt=False, masking=False)
+    run = Rig(memory, TopK(k=4), FIRST, 1, shapes=SHAPES)
+    gradient = noise(1, D) * factor
+    run.step(gradient)
+    sizes = [40, 4, 16] if scope == "tensor" else [D]
+    for got, whole in zip(
+        memory.rows()["velocity"][0].split(sizes), gradient[0].split(sizes), strict=True
+    ):
+        expected = whole.double() * (1e-3 * factor / whole.double().norm())
+        assert float(got.abs().max()) > 0
+        torch.testing.assert_close(got.double() / factor, expected / factor, rtol=1e-5, atol=0)
+
+
+@plain_and_nesterov
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+def test_clipping_is_scaling_before_everything_else(scope, nesterov):
+    gradients = noise(STEPS, 2, D) * torch.linspace(0.1, 3, STEPS)[:, None, None]
+    sizes = [40, 4, 16] if scope == "tensor" else [D]
+    by_hand = gradients.clone()
+    for part in by_hand.split(sizes, dim=2):
+        part.mul_((2.0 / part.norm(dim=2, keepdim=True)).clamp_max(1.0))
+    runs = []
+    for clip, vectors in ((2.0, gradients), (None, by_hand)):
+        memory = VelocityMemory(
+            0.9, nesterov, clip=clip, clip_power=0.0, clip_scope=scope, exempt=False, masking=False
+        )
+        run = Rig(memory, TopK(density=1.0), FIRST, 2, download="identity", shapes=SHAPES)
+        runs.append(run.run(vectors, STEPS))
+    assert (by_hand != gradients).any()
+    close(*runs)
+
+
+@pytest.mark.parametrize("power", [1e9, -1e9, 600.0])
+def test_a_threshold_that_no_number_is(power):
+    with pytest.raises(UserError, match=r"clip_power = .* of 4 workers makes a norm of"):
+        Rig(VelocityMemory(clip=1.0, clip_power=power), TopK(k=4), FIRST, 4)
+    Rig(VelocityMemory(clip=1.0, clip_power=power), TopK(k=4), FIRST, 1)
+
+
 # -- 10: what is sent
 
 
@@ -316,6 +359,15 @@ def test_an_optimizer_with_momentum_is_refused(optimizer, message):
         ({"momentum": 0.0, "nesterov": True}, "nesterov needs"),
         ({"clip": 0.0}, "above 0"),
         ({"clip": math.inf}, "above 0"),
+        ({"momentum": True}, "momentum must be in .* not True"),
+        ({"momentum": "0.9"}, "momentum must be in .* not '0.9'"),
+        ({"momentum": math.nan}, "momentum must be in"),
+        ({"clip": True}, "above 0 and finite, not True"),
+        ({"clip": "x"}, "above 0 and finite, not 'x'"),
+        ({"clip": 1.0, "clip_power": math.nan}, "clip_power must be a finite number, not nan"),
+        ({"clip_power": math.inf}, "clip_power must be a finite number"),
+        ({"clip_power": "x"}, "clip_power must be a finite number, not 'x'"),
+        ({"weight_decay": "x"}, "weight_decay must be 0 or more and finite, not 'x'"),
         ({"clip_scope": "row"}, "not 'row'"),
         ({"weight_decay": -1.0}, "0 or more"),
     ],

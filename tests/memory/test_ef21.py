@@ -243,7 +243,55 @@ def test_a_worker_that_is_flat_does_not_divide_by_zero():
     flat = torch.tensor([[0.0], [1.0], [1.0]])
     model = run.run(lambda step, models: flat * quadratic(step, models) + (1 - flat), 30)
     assert model.isfinite().all()
-    assert 0 < float(memory.weights()[0]) < 1e-3
+    constants = [memory.worker_state(row)["largest"].item() for row in range(K)]
+    assert constants == [0, pytest.approx(2.0, rel=1e-4), pytest.approx(5.0, rel=1e-4)]
+    assert memory.weights().tolist() == pytest.approx([3.5 / 10.5, 2 / 10.5, 5 / 10.5], rel=1e-4)
+
+
+def test_a_worker_that_is_nearly_flat_has_a_thousandth_of_the_mean():
+    memory = EF21W(estimate=3)
+    run = Rig(memory, "topk(k=3)", FIRST, K, 0.02)
+    nearly = torch.tensor([[1e-6], [1.0], [1.0]])
+    run.run(lambda step, models: nearly * quadratic(step, models), 10)
+    weights = memory.weights()
+    assert float(weights[0] / weights[1:].sum()) == pytest.approx(1e-3 / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("constants", [(1e-5, 1.0, 1e4), (1e-9, 1.0, 1.0), (1e308, 1e308, 1e308)])
+def test_constants_that_are_given_are_taken_as_they_are(constants):
+    memory = EF21W(constants)
+    Rig(memory, "topk(k=3)", FIRST, K)
+    shares = [constant / max(constants) for constant in constants]  # the sum may overflow
+    expected = [share / sum(shares) for share in shares]
+    assert memory.weights().tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_smoothness_of_vectors_whose_squares_overflow():
+    memory = EF21W(estimate=3)
+    run = Rig(memory, "topk(k=3)", FIRST * 1e20, K, 0.02)
+    run.run(lambda step, models: torch.tensor(CURVATURES)[:, None] * models, 3)
+    assert memory.weights().tolist() == pytest.approx([1 / 8, 2 / 8, 5 / 8], rel=1e-4)
+
+
+# -- memory
+
+
+@pytest.mark.parametrize("memory", [EF21(), EF21W(CURVATURES), EF21W(estimate=3)])
+def test_no_step_makes_vectors_of_its_own(memory):
+    """A fresh one costs more than the step; what several workers want to send is in use at once."""
+    Rig(memory, "topk(k=3)", FIRST, K)
+    places = set()
+    for step in range(1, 5):
+        gradients = noise(K, D, seed=step)
+        wanted = [memory.outgoing(row, gradients[row]) for row in range(K)]
+        scales = [memory.scale(row) for row in range(K)]
+        for row in range(K):
+            expected = gradients[row] / scales[row] - memory.rows()["believed"][row]
+            assert torch.equal(wanted[row], expected)
+            memory.sent(row, wanted[row], None)
+        places.add((*(w.data_ptr() for w in wanted), memory.direction(noise(D)).data_ptr()))
+    assert len(places) == 1
+    assert len(set(places.pop())) == K + 1
 
 
 @pytest.mark.parametrize(
@@ -254,7 +302,14 @@ def test_a_worker_that_is_flat_does_not_divide_by_zero():
         (lambda: EF21(start="dense"), "starts whole or zero"),
         (lambda: EF21W([1.0, 0.0]), "above 0 and finite"),
         (lambda: EF21W([]), "above 0 and finite"),
-        (lambda: EF21W(estimate=0), "1 or more steps"),
+        (lambda: EF21W(1), "a constant for each worker, not 1"),
+        (lambda: EF21W("12"), "above 0 and finite, not '1'"),
+        (lambda: EF21W([1e-300, 1e300]), "too far apart for float32"),
+        (lambda: EF21W(estimate=0), "estimate must be a whole number, at least 2, not 0"),
+        (lambda: EF21W(estimate=1), "at least 2, not 1"),
+        (lambda: EF21W(estimate=2.5), "at least 2, not 2.5"),
+        (lambda: EF21(momentum="0.9"), "the new gradient, must be in .* not '0.9'"),
+        (lambda: ErrorFeedback(decay="x"), "decay must be in .* not 'x'"),
         (lambda: Rig(EF21W([1.0, 2.0]), "topk(k=3)", FIRST, 3), "2 smoothness constants for 3"),
         (lambda: ErrorFeedback(decay=1.5), "decay must be in"),
     ],

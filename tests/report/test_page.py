@@ -70,6 +70,15 @@ def test_the_page_refers_to_nothing_outside(comparison: list[RunRecord]) -> None
     assert "default-src 'none'" in text
 
 
+def test_the_ways_of_messages_are_explained(comparison: list[RunRecord]) -> None:
+    text = page(comparison, 0.9).split("How bytes are counted")[1].split("</details>")[0]
+    text = " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert "gathered (compressed, mostly) is sent once and received by each of the n" in text
+    assert "through a coordinator is sent once by each worker" in text
+    assert "An average of more than 8.19 kB runs on a ring" in text
+    assert "all (wire)" in text
+
+
 def test_one_run_and_no_evaluations() -> None:
     text = page([make_run("fda:theta=1.0", [], ended=False)])
     assert "No run has been evaluated yet" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from report.conftest import make_run, make_stream
 from tacit.errors import UserError
+from tacit.recipes import RECIPES
 from tacit.report import asked, choose_target, finding, headings, table
 from tacit.report.data import HEADINGS
 from tacit.report.streams.rounds import (
@@ -18,11 +20,12 @@ from tacit.report.streams.rounds import (
     common_drifts,
     on_stream,
     read_rounds,
+    sampled,
     samples_per_step,
     window,
 )
 from tacit.report.streams.rows import StreamRow
-from tacit.report.streams.words import stream_details
+from tacit.report.streams.words import stream_details, stream_notes
 from tacit.report.tables import of_streams
 from tacit.report.units import TIMES
 from tacit.report.words import about_target, compared
@@ -246,3 +249,24 @@ def test_what_was_run(streams: list[RunRecord]) -> None:
     assert about_target(streams, None).startswith(
         "Costs of the whole run: 40 steps of 40 samples, with a drift at step 21. Cumulative"
     )
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in RECIPES.items() if "fraction" in inspect.signature(f).parameters]
+)
+def test_only_recipes_whose_workers_rest_are_said_to_train_some(name: str) -> None:
+    averaging = RECIPES[name](fraction=0.5).averaging
+    rests = averaging is not None and averaging.topology.partial
+    run = make_stream(f"{name}:fraction=0.5", [1.0] * 20, sent=10)
+    assert sampled(run) == rests
+    assert rests == name.startswith("fed")
+    assert samples_per_step(run) == (20 if rests else 40)
+    notes = stream_notes(rows_of([run]))
+    assert any("trains some workers at a time" in note for note in notes) == rests
+
+
+def test_with_a_period_all_workers_of_fedavg_train() -> None:
+    averaging = RECIPES["fedavg"](fraction=0.5, period=10).averaging
+    assert averaging is not None
+    assert not averaging.topology.partial
+    assert not sampled(make_stream("fedavg:fraction=0.5,period=10", [1.0] * 20, sent=10))

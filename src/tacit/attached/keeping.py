@@ -13,11 +13,10 @@ from torch.optim import Optimizer
 
 from tacit import checkpoint
 from tacit.attached.flat import FlatModel
-from tacit.averaging import ModelAveraging
 from tacit.errors import UserError
 from tacit.fleet import AttendedFleet
-from tacit.gradients import GradientExchange
 from tacit.optimizers import complete_state, stepped_twin
+from tacit.recipes import Recipe
 
 
 class Stateful(Protocol):
@@ -44,14 +43,13 @@ class Keeper:
         fleet: AttendedFleet,
         flat: FlatModel,
         optimizer: Optimizer,
-        averaging: ModelAveraging | None,
-        gradients: GradientExchange | None,
+        recipe: Recipe,
         scaler: Any,
         stateful: Mapping[str, Stateful] | None,
         folder: str | Path | None,
     ) -> None:
         self.fleet, self.flat, self.optimizer = fleet, flat, optimizer
-        self.averaging, self.gradients = averaging, gradients
+        self.recipe, self.averaging, self.gradients = recipe, recipe.averaging, recipe.gradients
         self.stateful = {**(stateful or {}), **({"scaler": scaler} if scaler is not None else {})}
         self.folder = Path(folder) if folder is not None else None
         #: The name of the checkpoint to go on from, if there is one.
@@ -118,6 +116,7 @@ class Keeper:
             "steps": steps,
             "synchronisations": synchronisations,
             "workers": self.fleet.size,
+            "recipe": self.recipe.name,
             "averaging": averaging.state_dict() if averaging is not None else None,
             "gradients": gradients.state_dict() if gradients is not None else None,
             "ledger": self.fleet.ledger.state_dict(),
@@ -132,6 +131,7 @@ class Keeper:
                 f"this state is of {shared['workers']} workers, here are {self.fleet.size}; only a "
                 "checkpoint folder can be taken over by another number of workers"
             )
+        self.recipe.check_saved(shared)
         self.flat.load_state_dict(own["model"])
         self._load_own(own)
         self.fleet.owes = bool(own["owes"])
@@ -140,8 +140,8 @@ class Keeper:
             self.averaging.load_state_dict(shared["averaging"])
             self.averaging.load_worker_state(0, own["averaging"])
         if self.gradients is not None:
-            self.gradients.load_state_dict(shared["gradients"])
-            self.gradients.load_worker_state(0, own["gradients"])
+            self.gradients.load_state_dict(shared.get("gradients") or {})
+            self.gradients.load_worker_state(0, own.get("gradients") or {})
         return int(shared["steps"]), int(shared["synchronisations"])
 
     def _load_own(self, own: Mapping[str, Any]) -> None:
@@ -154,12 +154,13 @@ class Keeper:
             part.load_state_dict(own["stateful"][name])
 
     def _take_over(self, shared: dict[str, Any], workers: dict[int, Path]) -> None:
+        self.recipe.check_saved(shared)
         model = torch.zeros_like(self.flat.parameters[0])
         own: dict[str, Any] = {}
         parts = []
         for worker, path in sorted(workers.items()):
             state = checkpoint.load(path)
-            parts.append({name: state[name] for name in ("averaging", "gradients")})
+            parts.append({name: state.get(name) or {} for name in ("averaging", "gradients")})
             model += state["model"]["parameters"].to(model.device) / len(workers)
             if worker == self.worker or not own:
                 own = state
@@ -173,7 +174,7 @@ class Keeper:
             self.averaging.begin_again(model.clone(), int(shared["steps"]))
         if self.gradients is not None:
             states = [part["gradients"] for part in parts]
-            self.gradients.take_over(shared["gradients"], states)
+            self.gradients.take_over(shared.get("gradients") or {}, states)
 
     # -- the optimizer, as an exchange sees it
 

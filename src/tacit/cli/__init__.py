@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from tacit.errors import MissingExtra, PeerError, UserError
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -17,13 +24,38 @@ def main() -> None:
             if error.name not in ("click", "rich"):
                 raise
             raise MissingExtra(error.name, "cli") from None
-        status = tacit(standalone_mode=False)
+        with _plain_warnings():
+            status = tacit(standalone_mode=False)
     except Exception as error:
         status = _report(error)
     except KeyboardInterrupt:
         sys.stderr.write("tacit: stopped; the run folder holds what was done\n")
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Tacit's own warnings are one line on stderr, without a place in its source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if category is UserWarning and _PACKAGE in Path(filename).parents:
+                # a live bar takes what is written to stderr and stays below it
+                sys.stderr.write(f"tacit: warning: {' '.join(str(message).split())}\n")
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _report(error: Exception) -> int:

@@ -6,15 +6,18 @@ import inspect
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tacit.cli.options import run_options
 from tacit.cli.progress import observer
+from tacit.compressors.registry import COMPRESSORS
 from tacit.config import RunConfig, parse_call
 from tacit.errors import UserError
 from tacit.launch import launch
@@ -27,6 +30,9 @@ console = Console(highlight=False)
 if not console.is_terminal:
     console = Console(highlight=False, width=120)
 
+
+#: A reference in a docstring, like ``:func:`ef21```; with a tilde, the last name is the text.
+_ROLE = re.compile(r":[a-z]+:`(?:~[\w.]*\.)?~?([^`]*)`")
 
 #: Parameters of a stream that are the data it is made of.
 _DATA = ("train", "test")
@@ -86,21 +92,19 @@ def compare(recipes: tuple[str, ...], out: str | None, **options: Any) -> None:
 
 @tacit.command(name="list")
 def list_() -> None:
-    """The recipes and tasks there are."""
+    """The recipes, tasks and compressors there are."""
     from tacit.tasks.registry import TASKS
 
-    recipes = Table("recipe", "options", "", title="recipes", title_justify="left", box=None)
-    for name, function in RECIPES.items():
-        recipes.add_row(f"[bold]{name}", _options(function), _first_paragraph(function))
+    recipes = _described("recipe", RECIPES)
     tasks = Table("task", "models", "options", "", title="tasks", title_justify="left", box=None)
     for name, source in TASKS.items():
         options = "augment=true|false" if source.augment is not None else ""
         if source.stream is not None:
             options = _options(source.stream)
         tasks.add_row(f"[bold]{name}", ", ".join(source.models), options, source.description)
-    console.print(recipes)
-    console.print()
-    console.print(tasks)
+    for shown in (recipes, tasks, _described("compressor", COMPRESSORS)):
+        console.print(shown)
+        console.print()
 
 
 @tacit.command()
@@ -185,6 +189,14 @@ def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
 
 
+def _described(what: str, functions: Mapping[str, Any]) -> Table:
+    """A table of the things of a registry: name, options, what it is."""
+    shown = Table(what, "options", "", title=f"{what}s", title_justify="left", box=None)
+    for name, function in functions.items():
+        shown.add_row(f"[bold]{name}", _options(function), escape(_first_paragraph(function)))
+    return shown
+
+
 def _options(function: Any) -> str:
     """The parameters that a user may give, with their defaults; not the data of a stream."""
     given = [p for p in inspect.signature(function).parameters.values() if p.name not in _DATA]
@@ -192,4 +204,6 @@ def _options(function: Any) -> str:
 
 
 def _first_paragraph(function: Any) -> str:
-    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split()).replace("``", "")
+    """Of its docstring, as plain text in one line."""
+    text = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+    return _ROLE.sub(r"\1", text).replace("``", "")

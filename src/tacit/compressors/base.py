@@ -126,6 +126,11 @@ class Compressor(ABC):
         del picked, n, name
         raise NotImplementedError(f"{type(self).__name__} is not reducible")
 
+    @property
+    def density(self) -> float | None:
+        """The part of the entries that is sent, where :meth:`set_density` can change it."""
+        return None
+
     def set_density(self, density: float) -> None:
         """Send this part of the entries from now on. Raises UserError where there is no density."""
         del density

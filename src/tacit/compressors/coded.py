@@ -11,7 +11,7 @@ from tacit import rng
 from tacit.codecs import VALUE_CODES, decode_values, encode_values
 from tacit.codecs.values import CHUNK
 from tacit.compressors.arrived import Arrived
-from tacit.compressors.base import Array, Name, Quantiser, contraction
+from tacit.compressors.base import Array, Name, Quantiser, check_whole, contraction
 from tacit.errors import UserError, unknown
 
 Rounding = Literal["nearest", "random"]
@@ -44,7 +44,7 @@ class Coded(Quantiser):
         self.spec = VALUE_CODES[code]
         if rounding == "random" and not self.spec.stochastic:
             raise UserError(f"{code} has no random rounding; use nearest")
-        if chunk is not None and (isinstance(chunk, bool) or chunk < 1 or chunk & (chunk - 1)):
+        if chunk is not None and check_whole("chunk", chunk) & (chunk - 1):
             raise UserError(f"chunk = {chunk} is not a power of two; try {CHUNK}")
         self.values, self.rounding, self.chunk = code, rounding, chunk
         self.code = self.spec.id

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from tacit.compressors.arrived import Arrived
 from tacit.compressors.base import Array, Compressor, Name, Quantiser
@@ -31,6 +32,8 @@ class PerTensor(Compressor):
         self.keeps_zeros = inner.keeps_zeros and self.dense.keeps_zeros
         self.code = inner.code
         self._shapes: tuple[tuple[int, ...], ...] = ()
+        #: What :func:`split_by_size` says of them.
+        self._split: tuple[list[slice], Array] = ([], np.zeros(0, np.int64))
         self._inners: list[Compressor] = []
 
     def start(self, setting: Setting) -> None:
@@ -38,8 +41,13 @@ class PerTensor(Compressor):
         self.inner.start(setting)
         self.dense.start(setting)
         self._shapes = setting.parameter_shapes()
+        self._split = split_by_size(self._shapes)
         large = [shape for shape in self._shapes if _is_large(shape)]
         self._inners = [self.inner.for_shape(shape) for shape in large]
+
+    @property
+    def density(self) -> float | None:
+        return self.inner.density
 
     def set_density(self, density: float) -> None:
         self.inner.set_density(density)
@@ -66,20 +74,26 @@ class PerTensor(Compressor):
         if count:
             raise ValueError(f"a count of {count}, where every tensor has its own")
         *bodies, rest = split(body, len(large) + 1)
-        values, places = [], []
+        parts: list[tuple[slice, Arrived]] = []
         for tensor, (part, content) in enumerate(zip(large, bodies, strict=True)):
             of_it, at = read_varint(content)
             length = part.stop - part.start
             own = self._of(tensor).entries(of_it, content[at:], length, _within(name, tensor))
-            values.append(own.values.numpy())
-            inside = np.arange(length) if own.positions is None else own.positions.numpy()
-            places.append(inside + part.start)
-        if len(small):
-            values.append(self.dense.read(0, rest, len(small), (*name, "dense")))
-            places.append(small)
-        elif rest:
+            parts.append((part, own))
+        if rest and not len(small):
             raise ValueError("values of no entries")
-        return Arrived.of(n, np.concatenate(values), np.concatenate(places))
+        others = np.zeros(0, np.float32)
+        if len(small):
+            others = self.dense.read(0, rest, len(small), (*name, "dense"))
+        if any(own.positions is None for _, own in parts):  # positions would be twice as long
+            vector = np.zeros(n, np.float32)
+            for part, own in parts:
+                vector[part] = own.dense().numpy()
+            vector[small] = others
+            return Arrived(n, torch.from_numpy(vector))
+        values = [*(own.values.numpy() for _, own in parts), others]
+        places = [own.positions.numpy() + p.start for p, own in parts if own.positions is not None]
+        return Arrived.of(n, np.concatenate(values), np.concatenate([*places, small]))
 
     def state_dict(self) -> dict[str, Any]:
         return self.inner.state_dict()
@@ -100,10 +114,9 @@ class PerTensor(Compressor):
         """The large tensors, and the entries of the others."""
         if not self._shapes:
             return [slice(0, n)], np.zeros(0, np.int64)
-        large, small = split_by_size(self._shapes)
-        if n != sum(math.prod(shape) for shape in self._shapes):
+        if n != sum(map(math.prod, self._shapes)):
             raise UserError(f"a vector of {n} numbers is not made of these tensors: {self._shapes}")
-        return large, small
+        return self._split
 
 
 def split_by_size(shapes: tuple[tuple[int, ...], ...]) -> tuple[list[slice], Array]:

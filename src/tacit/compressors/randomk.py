@@ -89,6 +89,10 @@ class RandomK(Sparsifier):
                 values *= np.float32(len(x) / len(positions))
         return positions, values
 
+    @property
+    def density(self) -> float | None:
+        return self.part.density
+
     def set_density(self, density: float) -> None:
         self.part.set(density)
 

@@ -12,7 +12,7 @@ from tacit.compressors.natural import Natural
 from tacit.compressors.qsgd import QSGD
 from tacit.compressors.randomk import RandomK
 from tacit.compressors.topk import BlockTopK, SampledTopK, Threshold, TopK
-from tacit.errors import unknown
+from tacit.errors import UserError, unknown
 
 COMPRESSORS: dict[str, Callable[..., Compressor]] = {
     "block_topk": BlockTopK,
@@ -39,5 +39,9 @@ def compressor(text: str) -> Compressor:
 
 
 def as_compressor(what: str | Compressor | None) -> Compressor | None:
-    """A compressor, from its text or as it is."""
-    return compressor(what) if isinstance(what, str) else what
+    """A compressor, from its text or as it is. Raises UserError for anything else."""
+    if isinstance(what, str):
+        return compressor(what)
+    if what is not None and not isinstance(what, Compressor):
+        raise UserError(f"a compressor is written as topk(density=0.01), not {what!r}")
+    return what

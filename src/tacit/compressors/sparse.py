@@ -15,7 +15,7 @@ from tacit.compressors.base import Array, Compressor, Name, Quantiser, check_who
 from tacit.compressors.coded import Coded
 from tacit.compressors.message import join, split
 from tacit.compressors.natural import Natural
-from tacit.errors import UserError, unknown
+from tacit.errors import UserError, check_number, unknown
 from tacit.setting import Setting
 
 
@@ -114,9 +114,7 @@ class Part:
     def __init__(self, density: float | None, k: int | None = None) -> None:
         if (density is None) == (k is None):
             raise UserError("give either a density or k, such as density=0.01")
-        if density is not None and (isinstance(density, bool) or not 0 < density <= 1):
-            raise UserError(f"density must be in (0, 1], not {density!r}")
-        self.density = density
+        self.density = None if density is None else check_number("density", density, "(0, 1]")
         self.k = None if k is None else check_whole("k", k)
 
     def set(self, density: float) -> None:

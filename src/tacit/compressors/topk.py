@@ -9,7 +9,7 @@ import numpy as np
 from tacit.codecs import sampled_top_k, take, take_top_k
 from tacit.compressors.base import Array, Name, Quantiser, check_whole
 from tacit.compressors.sparse import Part, Sparsifier
-from tacit.errors import UserError
+from tacit.errors import UserError, check_number
 
 #: Entries looked at in one go by the block-wise selection.
 _CHUNK = 1 << 18
@@ -30,6 +30,10 @@ class TopK(Sparsifier):
     ) -> None:
         super().__init__(values)
         self.part = Part(density, k)
+
+    @property
+    def density(self) -> float | None:
+        return self.part.density
 
     def set_density(self, density: float) -> None:
         self.part.set(density)
@@ -62,9 +66,7 @@ class SampledTopK(Sparsifier):
     ) -> None:
         super().__init__(values)
         self.part = Part(density)
-        if not 0.01 <= ratio <= 1:
-            raise UserError(f"ratio must be in [0.01, 1], not {ratio!r}")
-        self.ratio = ratio
+        self.ratio = check_number("ratio", ratio, "[0.01, 1]")
 
     def set_density(self, density: float) -> None:
         self.part.set(density)
@@ -134,9 +136,7 @@ class Threshold(Sparsifier):
 
     def __init__(self, t: float, values: str | Quantiser = "fp32") -> None:
         super().__init__(values)
-        if isinstance(t, bool) or not 0 < t < math.inf:
-            raise UserError(f"the threshold t must be above 0 and finite, not {t!r}")
-        self.t = t
+        self.t = check_number("the threshold t", t, "(0, inf)")
 
     def use(self, values: str | Quantiser) -> None:
         super().use(values)

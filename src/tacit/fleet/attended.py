@@ -47,8 +47,6 @@ class AttendedFleet(ProcessGroupFleet):
     #: More numbers for everybody, ``(m,)``, that go with the next mean.
     aside: Tensor | None = None
     _heard: Tensor | None = None
-    #: Of the last mean: how many workers train.
-    busy = 1
     #: What the workers have met for, once none trains.
     met_for: Purpose = "finish"
     #: Some worker was away while others trained.
@@ -139,9 +137,11 @@ class AttendedFleet(ProcessGroupFleet):
         self.gave |= kind == "model" and every is not None
         return every
 
-    def collect_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes] | None:
+    def collect_bytes(
+        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+    ) -> list[bytes] | None:
         self.gave |= kind == "model"
-        return super().collect_bytes(messages, kind)
+        return super().collect_bytes(messages, kind, limit)
 
     def takes_part(self, kind: Kind) -> bool:
         return self._counts(kind)

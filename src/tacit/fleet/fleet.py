@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.errors import UserError
+from tacit.errors import PeerError, UserError
 from tacit.fleet.ledger import Kind, Ledger
 from tacit.fleet.star import Lead, Settled, charge, reports
 
@@ -52,11 +52,13 @@ class Fleet(ABC):
 
     #: Of the last mean: the weight of the rows that counted, where workers may be away.
     weight = 1.0
+    #: How many workers train.
+    busy: int
 
     def __init__(self, size: int, hosted: range, deterministic: bool = False) -> None:
         if size < 1:
             raise UserError(f"a fleet needs at least 1 worker, got {size}")
-        self.size = size
+        self.size = self.busy = size
         self.hosted = hosted
         self.deterministic = deterministic
         self.ledger = Ledger(size)
@@ -126,30 +128,42 @@ class Fleet(ABC):
     ) -> list[bytes] | None:
         """:meth:`gather_bytes` where all messages together have at most ``limit`` bytes; else
         nothing is sent but their lengths (8 bytes each), and everybody gets None."""
-        lengths = self._lengths(messages)
+        lengths = self._lengths(messages, kind)
         if sum(lengths) > limit:
             return None
         self.ledger.gather(kind, lengths)
         return self._gather_bytes(messages, lengths) if any(lengths) else [b""] * self.size
 
-    def collect_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes] | None:
+    def collect_bytes(
+        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+    ) -> list[bytes] | None:
         """Everybody's messages in worker order, for worker 0's process, which coordinates (see
-        :attr:`leader`); None for the others."""
-        lengths = self._lengths(messages)
+        :attr:`leader`); None for the others. Raises PeerError, in every process and before anything
+        is sent, where a message has more than ``limit`` bytes."""
+        lengths = self._lengths(messages, kind)
+        for worker, length in enumerate(lengths):
+            _check_length(f"worker {worker}", length, limit)
         self.ledger.collect(kind, lengths)
         return self._collect_bytes(messages, lengths)
 
-    def spread_bytes(self, message: bytes | None, kind: Kind) -> bytes:
-        """The coordinator's message, in every process; the others give None."""
-        got = self._spread_bytes(message)
-        self.ledger.download(kind, len(got), np.ones(self.size, np.bool_))
-        return got
+    def spread_bytes(self, message: bytes | None, kind: Kind, limit: float = math.inf) -> bytes:
+        """The coordinator's message, in every process; the others give None. Its length goes first
+        (8 bytes to each). Raises PeerError in every process if that is more than ``limit``."""
+        everybody = np.ones(self.size, np.bool_)
+        self.ledger.download(_kind_of_length(kind), 8, everybody)
+        length = self._spread_length(len(message or b""))
+        _check_length("the coordinator", length, limit)
+        self.ledger.download(kind, length, everybody)
+        return self._spread_bytes(message, length)
 
-    def _lengths(self, messages: Sequence[bytes]) -> list[int]:
+    def _lengths(self, messages: Sequence[bytes], kind: Kind) -> list[int]:
         if len(messages) != len(self.hosted):
             raise UserError(f"{len(messages)} messages from {len(self.hosted)} hosted workers")
-        self.ledger.gather("control", [8] * self.size)
-        return self._gather_lengths([len(message) for message in messages])
+        self.ledger.gather(_kind_of_length(kind), [8] * self.size)
+        lengths = self._gather_lengths([len(message) for message in messages])
+        for worker, length in enumerate(lengths):
+            _check_length(f"worker {worker}", length)
+        return lengths
 
     def broadcast(self, row: Tensor, kind: Kind) -> Tensor:
         """Worker 0's vector ``(n,)``, in every process."""
@@ -215,7 +229,10 @@ class Fleet(ABC):
     ) -> list[bytes] | None: ...
 
     @abstractmethod
-    def _spread_bytes(self, message: bytes | None) -> bytes: ...
+    def _spread_length(self, length: int) -> int: ...
+
+    @abstractmethod
+    def _spread_bytes(self, message: bytes | None, length: int) -> bytes: ...
 
     @abstractmethod
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled: ...
@@ -277,6 +294,17 @@ def layout(size: int, processes: int) -> list[range]:
         raise UserError(f"{processes} processes cannot share {size} workers: each needs at least 1")
     ends = np.linspace(0, size, processes + 1).round().astype(int).tolist()
     return [range(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+def _kind_of_length(kind: Kind) -> Kind:
+    return "evaluation" if kind == "evaluation" else "control"
+
+
+def _check_length(sender: str, length: int, limit: float = math.inf) -> None:
+    """Raise PeerError for a length that no process should make room for."""
+    if not 0 <= length <= limit:
+        most = f"; at most {limit:,.0f} are expected" if length > 0 else ""
+        raise PeerError(f"{sender} announces a message of {length:,} bytes{most}")
 
 
 def _row_bytes(rows: Tensor) -> int:

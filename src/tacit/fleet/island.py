@@ -68,18 +68,19 @@ class IslandFleet(AttendedFleet):
     def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
         """Between the islands' first processes, who tell the others."""
         every = super()._gather_bytes(messages, lengths) if self.place == 0 else None
-        joined = self._tell_bytes(None if every is None else b"".join(every))
+        joined = self._tell_bytes(None if every is None else b"".join(every), sum(lengths))
         ends = list(itertools.accumulate(lengths, initial=0))
         return [joined[start:end] for start, end in itertools.pairwise(ends)]
 
     def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
         return super()._collect_bytes(messages, lengths) if self.place == 0 else None
 
-    def _spread_bytes(self, message: bytes | None) -> bytes:
-        return self._tell_bytes(super()._spread_bytes(message) if self.place == 0 else None)
+    def _spread_bytes(self, message: bytes | None, length: int) -> bytes:
+        first = self.place == 0
+        return self._tell_bytes(super()._spread_bytes(message, length) if first else None, length)
 
-    def _tell_bytes(self, message: bytes | None) -> bytes:
-        return spread(message, self.island, self.device, self._waiting)
+    def _tell_bytes(self, message: bytes | None, length: int) -> bytes:
+        return spread(message, length, self.island, self.device, self._waiting)
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         """The islands' first processes talk with the coordinator, and tell the others."""

@@ -185,9 +185,9 @@ class Ledger:
         """Bytes put on the wire altogether, where the collectives have no coordinator.
 
         A reduction of at most ``SMALL_MESSAGE`` bytes goes straight to every peer. A larger one of
-        ``b`` bytes runs on a ring: each of ``n`` workers sends ``2 (n-1)/n b``. In an all-gather
-        each forwards all messages but one; a broadcast reaches each of the others once. What a
-        worker exchanges with a coordinator crosses the wire once.
+        ``b`` bytes runs on a ring: each of ``n`` workers sends ``2 (n-1)/n b``. In a gather
+        every message goes straight to each of the others; so does a broadcast. What a worker
+        exchanges with a coordinator crosses the wire once.
         """
         kinds, payload = self.column("kind"), self.column("payload")
         n = self.column("participants")

@@ -26,7 +26,8 @@ class Link:
 
     - ``ring``: an all-reduce takes ``2 (n-1)`` hops and ``2 (n-1)/n`` of the payload; a small one
       goes straight from everybody to everybody instead, in one hop, as :class:`ProcessGroupFleet`
-      sends it (monitoring messages would otherwise wait for latency alone),
+      sends it (monitoring messages would otherwise wait for latency alone), and so does what is
+      gathered, however long: each worker pushes out ``n-1`` copies of its own (taken to be alike),
     - ``star``: a coordinator with the same kind of link takes in all contributions, then gives
       the result to each.
 
@@ -83,8 +84,9 @@ class Link:
         reduce = operation == OPERATIONS.index("reduce")
         broadcast = operation == OPERATIONS.index("broadcast")
         if self.topology == "ring":
-            hops = np.where(reduce, 2 * (n - 1), n - 1)
+            hops = np.where(reduce, 2 * (n - 1), np.where(broadcast, n - 1, 1))
             share = (n - 1) / np.maximum(n, 1)
+            # a worker's own message is the n-th part of what a gather brings
             volume = np.where(reduce, 2 * share * payload, share * payload)
             small = reduce & (payload <= SMALL_MESSAGE)
             hops = np.where(small, 1, hops)

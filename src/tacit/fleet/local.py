@@ -47,7 +47,11 @@ class LocalFleet(Fleet):
     def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
         return self._gather_bytes(messages, lengths)
 
-    def _spread_bytes(self, message: bytes | None) -> bytes:
+    def _spread_length(self, length: int) -> int:
+        return length
+
+    def _spread_bytes(self, message: bytes | None, length: int) -> bytes:
+        del length
         assert message is not None
         return message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -25,8 +26,9 @@ class ProcessGroupFleet(Fleet):
     """Process ``r`` hosts the next ``workers[r]`` workers, in rank order.
 
     ``workers``: how many workers this process hosts (1: a plain cluster). Ranks may differ.
-    ``group``: the process group; the default one if not given. Works on gloo and NCCL, on which
-    an all-gather of unequal lengths fails or is slow: lengths go first, then padded buffers.
+    ``group``: the process group; the default one if not given. Works on gloo and NCCL.
+    What is gathered goes straight from every process to every other, in one hop; on a ring it would
+    pay the latency n-1 times. Each process needs room for a copy to each of the others.
     """
 
     def __init__(
@@ -110,29 +112,33 @@ class ProcessGroupFleet(Fleet):
         return row
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
-        tallest = max(self.counts)
-        padded = rows.new_zeros((tallest, *rows.shape[1:]))
-        padded[: len(rows)] = rows
-        out = rows.new_empty((len(self.counts) * tallest, *rows.shape[1:]))
-        with self._waiting():
-            all_gather(out, padded, group=self.group)
-        blocks = out.view(len(self.counts), tallest, *rows.shape[1:])
-        if min(self.counts) == tallest:
-            return out
-        return torch.cat([block[:n] for block, n in zip(blocks, self.counts, strict=True)])
+        return self._tell_everybody(rows, self.counts)
 
     def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
-        rows = torch.tensor(lengths, device=self.device)[:, None]
-        every: list[int] = self._gather_rows(rows).flatten().tolist()
+        own = torch.tensor(lengths, dtype=torch.int64, device=self.device)
+        every: list[int] = self._tell_everybody(own, self.counts).tolist()
         return every
 
     def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
-        padded = torch.zeros((len(messages), max(lengths)), dtype=torch.uint8)
-        for row, message in zip(padded, messages, strict=True):
-            if message:
-                row[: len(message)] = _tensor(message)
-        gathered = self._gather_rows(padded.to(self.device)).cpu()
-        return [row[:n].numpy().tobytes() for row, n in zip(gathered, lengths, strict=True)]
+        ends = list(itertools.accumulate(lengths, initial=0))
+        hosts = list(itertools.accumulate(self.counts, initial=0))
+        sizes = [ends[stop] - ends[start] for start, stop in itertools.pairwise(hosts)]
+        own = _tensor(b"".join(messages)).to(self.device)
+        gathered = self._tell_everybody(own, sizes).cpu().numpy()
+        return [gathered[start:end].tobytes() for start, end in itertools.pairwise(ends)]
+
+    def _tell_everybody(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Every process's ``own``, one after the other; ``sizes``: the length of each."""
+        processes = len(sizes)
+        if processes == 1:
+            return own.clone()
+        sent = own.repeat(processes, *[1] * (own.dim() - 1))
+        received = own.new_empty((sum(sizes), *own.shape[1:]))
+        with self._waiting():
+            dist.all_to_all_single(
+                received, sent, list(sizes), [len(own)] * processes, group=self.group
+            )
+        return received
 
     def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
         post = Post(self)
@@ -146,8 +152,12 @@ class ProcessGroupFleet(Fleet):
         got = {w: buffer.cpu().numpy().tobytes() for w, buffer in buffers.items()}
         return [*messages, *(got.get(w, b"") for w in range(len(messages), self.size))]
 
-    def _spread_bytes(self, message: bytes | None) -> bytes:
-        return spread(message if self.rank == 0 else None, self.group, self.device, self._waiting)
+    def _spread_length(self, length: int) -> int:
+        return int(self._broadcast(torch.tensor([length], device=self.device)))
+
+    def _spread_bytes(self, message: bytes | None, length: int) -> bytes:
+        own = message if self.rank == 0 else None
+        return spread(own, length, self.group, self.device, self._waiting)
 
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled:
         return converse(self, rows, reports, lead)
@@ -161,16 +171,16 @@ def broadcast_from_first(tensor: Tensor, group: dist.ProcessGroup | None) -> Non
 
 def spread(
     message: bytes | None,
+    length: int,
     group: dist.ProcessGroup | None,
     device: torch.device,
     waiting: Callable[[], AbstractContextManager[None]],
 ) -> bytes:
-    """Everybody in ``group`` gets its first process's ``message``; the others give None."""
-    length = torch.tensor([len(message or b"")], device=device)
-    with waiting():
-        broadcast_from_first(length, group)
-    size = int(length)
-    content = _tensor(message) if message else torch.zeros(size, dtype=torch.uint8)
+    """Everybody in ``group`` gets its first process's ``message``; the others give None. All know
+    its ``length``."""
+    if not length:
+        return b""
+    content = torch.zeros(length, dtype=torch.uint8) if message is None else _tensor(message)
     content = content.to(device)
     with waiting():
         broadcast_from_first(content, group)
@@ -178,6 +188,8 @@ def spread(
 
 
 def _tensor(message: bytes) -> Tensor:
+    if not message:
+        return torch.zeros(0, dtype=torch.uint8)
     return torch.frombuffer(bytearray(message), dtype=torch.uint8)
 
 

@@ -13,6 +13,9 @@ from tacit.fleet import Fleet
 from tacit.replicas import Models
 from tacit.setting import Setting
 
+#: Numbers that stay in the cache when they are widened.
+_CHUNK = 1 << 16
+
 
 class Memory:
     """Stands between a vector that a worker has, ``(d,)``, and the message that it sends.
@@ -46,11 +49,15 @@ class Memory:
         del row
         return vector
 
+    def begin_again(self) -> None:
+        """The workers that train are others than before: forget what they were believed to hold."""
+
     def sent(self, row: int, outgoing: Tensor, arrived: Arrived | None) -> None:
         """What arrives of ``outgoing``; None: all of it, without being compressed."""
 
     def direction(self, combined: Tensor) -> Tensor:
-        """What all go on with, ``(d,)``, from the combination of what has arrived."""
+        """What all go on with, ``(d,)``, from the combination of what has arrived; not to be kept,
+        as the next one may be written over it."""
         return combined
 
     # -- state
@@ -83,3 +90,17 @@ class Memory:
 
     def _zeros(self) -> Tensor:
         return torch.zeros_like(self.models.parameters)
+
+
+def pieces(vector: Tensor) -> tuple[Tensor, ...]:
+    """Views of ``(n,)``, to be widened one after the other: a wide copy of all of it is as slow as
+    ten passes over it. On an accelerator it is not."""
+    return torch.split(vector, _CHUNK if vector.device.type == "cpu" else max(1, len(vector)))
+
+
+def norm(vector: Tensor) -> float:
+    """``||vector||``, ``(n,)``, with squares in double precision: in single they overflow from 2e19
+    on, and a sum of 50 million is off by 0.2 %."""
+    parts = pieces(vector)
+    norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -11,9 +13,9 @@ from torch.optim import Optimizer
 
 from tacit.compressors import Arrived
 from tacit.compressors.per_tensor import split_by_size
-from tacit.errors import UserError
+from tacit.errors import UserError, check_number, inside
 from tacit.fleet import Fleet
-from tacit.memory.base import Memory
+from tacit.memory.base import Memory, norm
 from tacit.replicas import Models
 from tacit.setting import Setting
 
@@ -48,16 +50,15 @@ class VelocityMemory(Memory):
         weight_decay: float = 0.0,
         exempt: bool = True,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum must be in [0, 1), not {momentum:g}")
+        check_number("momentum", momentum, "[0, 1)")
         if nesterov and not momentum:
             raise UserError("nesterov needs a momentum above 0")
-        if clip is not None and not 0 < clip < math.inf:
-            raise UserError(f"gradients are clipped to a norm above 0, not {clip:g}")
+        if clip is not None and not inside(clip, "(0, inf)"):
+            raise UserError(f"gradients are clipped to a norm above 0 and finite, not {clip!r}")
+        check_number("clip_power", clip_power, "(-inf, inf)")
         if clip_scope not in ("model", "tensor"):
             raise UserError(f"the norm is that of the model or of a tensor, not {clip_scope!r}")
-        if not 0 <= weight_decay < math.inf:
-            raise UserError(f"weight_decay must be 0 or more, not {weight_decay:g}")
+        check_number("weight_decay", weight_decay, "[0, inf)")
         self.momentum, self.nesterov, self.masking = momentum, nesterov, masking
         self.clip, self.clip_power, self.clip_scope = clip, clip_power, clip_scope
         self.weight_decay, self.exempt = weight_decay, exempt
@@ -71,9 +72,14 @@ class VelocityMemory(Memory):
         self._small = torch.empty(0, dtype=torch.int64, device=device)
         if self.exempt:
             self._small = torch.from_numpy(split_by_size(shapes)[1]).to(device)
-        self._sizes = [math.prod(shape) for shape in shapes]
-        decayed = setting.d if self.weight_decay and self.momentum else 0
-        self._decay = torch.zeros(decayed, device=device)
+        sizes = [math.prod(shape) for shape in shapes]
+        ends = list(accumulate(sizes))
+        self._parts = [slice(e - s, e) for s, e in zip(sizes, ends, strict=True)]
+        self._most = self._local_threshold()
+        decayed = setting.d if self.weight_decay else 0
+        self._decay = torch.zeros(decayed if self.momentum else 0, device=device)
+        #: Kept, as a fresh vector costs more than what is written to it.
+        self._result = torch.empty(decayed, device=device)
 
     def check(self, optimizer: Optimizer) -> None:
         if any(group.get("momentum") for group in optimizer.param_groups):
@@ -88,15 +94,21 @@ class VelocityMemory(Memory):
             )
 
     def outgoing(self, row: int, vector: Tensor) -> Tensor:
-        gradient = self._clipped(vector)
-        velocity, unsent = self._velocity[row], self._unsent[row]
+        for part, scale in self._scales(vector):
+            self._add(self._velocity[row, part], self._unsent[row, part], vector[part], scale)
+        return self._unsent[row]
+
+    def _add(self, velocity: Tensor, unsent: Tensor, gradient: Tensor, scale: float) -> None:
+        """In place, a gradient that is not scaled by itself: that would be one more vector."""
         if self.nesterov:
-            velocity.add_(gradient).mul_(self.momentum)
-            unsent.add_(velocity).add_(gradient)
-        else:
+            velocity.add_(gradient, alpha=scale).mul_(self.momentum)
+            unsent.add_(velocity).add_(gradient, alpha=scale)
+            return
+        if scale == 1:
             torch.add(gradient, velocity, alpha=self.momentum, out=velocity)
-            unsent.add_(velocity)
-        return unsent
+        else:
+            velocity.mul_(self.momentum).add_(gradient, alpha=scale)
+        unsent.add_(velocity)
 
     def sent(self, row: int, outgoing: Tensor, arrived: Arrived | None) -> None:
         if arrived is None:
@@ -113,22 +125,37 @@ class VelocityMemory(Memory):
         if not self.weight_decay:
             return combined
         # all workers have the same model
-        decay = self.models.parameters[0] * self.weight_decay
-        if not self.momentum:
-            return combined + decay
-        self._decay.mul_(self.momentum).add_(decay)
-        if self.nesterov:
-            return combined + decay.add_(self._decay, alpha=self.momentum)
-        return combined + self._decay
+        model, result = self.models.parameters[0], self._result
+        if self.momentum:
+            self._decay.mul_(self.momentum).add_(model, alpha=self.weight_decay)
+            if not self.nesterov:
+                return torch.add(combined, self._decay, out=result)
+        torch.add(combined, model, alpha=self.weight_decay, out=result)
+        return result.add_(self._decay, alpha=self.momentum) if self.nesterov else result
 
-    def _clipped(self, gradient: Tensor) -> Tensor:
+    def _scales(self, gradient: Tensor) -> Iterator[tuple[slice, float]]:
+        """Parts of a gradient, and what clipping scales them by."""
+        whole = slice(0, len(gradient))
+        parts = self._parts if self.clip_scope == "tensor" else [whole]
+        scales = [1.0]
+        if self.clip is not None:
+            scales = [min(1.0, self._most / max(norm(gradient[p]), 1e-30)) for p in parts]
+        yield from [(whole, 1.0)] if set(scales) == {1.0} else zip(parts, scales, strict=True)
+
+    def _local_threshold(self) -> float:
+        """The norm that a worker's gradient is clipped to."""
         if self.clip is None:
-            return gradient
-        most: float = self.clip * self.setting.workers**self.clip_power
-        if self.clip_scope == "model":
-            return gradient * min(1.0, most / max(float(gradient.norm()), 1e-30))
-        parts = torch.split(gradient, self._sizes)
-        return torch.cat([p * min(1.0, most / max(float(p.norm()), 1e-30)) for p in parts])
+            return math.inf
+        try:
+            most: float = self.clip * self.setting.workers**self.clip_power
+        except OverflowError:
+            most = math.inf
+        if not 0 < most < math.inf:
+            raise UserError(
+                f"clip_power = {self.clip_power:g} of {self.setting.workers} workers makes a norm "
+                f"of {most:g}; choose one between -1 and 1"
+            )
+        return most
 
     def state_dict(self) -> dict[str, Any]:
         return {"decay": self._decay}

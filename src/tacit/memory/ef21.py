@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tacit.compressors import Arrived
-from tacit.errors import UserError
+from tacit.errors import UserError, check_number
 from tacit.fleet import Fleet
-from tacit.memory.base import Memory
+from tacit.memory.base import Memory, pieces
 from tacit.replicas import Models
 from tacit.setting import Setting
 
@@ -33,11 +33,9 @@ class EF21(Memory):
     sends_again = True  # they begin at what has arrived
 
     def __init__(self, momentum: float | None = None, start: Start = "whole") -> None:
-        if momentum is not None and not 0 < momentum <= 1:
-            raise UserError(
-                f"the momentum of EF21-SGDM is the weight of the new gradient, in (0, 1], not "
-                f"{momentum:g}"
-            )
+        if momentum is not None:
+            what = "the momentum of EF21-SGDM, which is the weight of the new gradient,"
+            check_number(what, momentum, "(0, 1]")
         if start not in ("whole", "zero"):
             raise UserError(f"EF21 starts whole or zero, not {start!r}")
         self.momentum, self.begins = momentum, start
@@ -46,6 +44,10 @@ class EF21(Memory):
         super().start(fleet, models, setting)
         self.whole = self.begins == "whole"
         self._believed = self._zeros()
+        # A fresh vector costs more than what is written to it. ``outgoing`` of all rows is in use
+        # at a time.
+        self._outgoing = torch.empty_like(self._believed)
+        self._result = torch.empty_like(models.parameters[0])
         #: Of all workers together: in double precision, as it is a sum of very many messages.
         self._direction = torch.zeros_like(models.parameters[0], dtype=torch.float64)
         #: With momentum: the moving averages, and whether a worker has one yet, ``(L, 1)``.
@@ -57,12 +59,15 @@ class EF21(Memory):
             weight = self.momentum if self._begun[row] else 1.0
             vector = self._averaged[row].lerp_(vector, weight)
             self._begun[row] = 1
-        return self.scaled(row, vector) - self._believed[row]
+        outgoing, scale = self._outgoing[row], self.scale(row)
+        if scale == 1:
+            return torch.sub(vector, self._believed[row], out=outgoing)
+        return torch.div(vector, scale, out=outgoing).sub_(self._believed[row])
 
-    def scaled(self, row: int, vector: Tensor) -> Tensor:
-        """The gradient as the messages are about it."""
+    def scale(self, row: int) -> float:
+        """What a gradient is divided by before it is sent."""
         del row
-        return vector
+        return 1.0
 
     def sent(self, row: int, outgoing: Tensor, arrived: Arrived | None) -> None:
         if arrived is None:
@@ -72,8 +77,15 @@ class EF21(Memory):
 
     def direction(self, combined: Tensor) -> Tensor:
         self.whole = False
-        self._direction += combined
-        return self._direction.to(combined.dtype)
+        vectors = (self._direction, combined, self._result)
+        for total, change, step in zip(*map(pieces, vectors), strict=True):
+            step.copy_(total.add_(change))
+        return self._result
+
+    def begin_again(self) -> None:
+        self._believed.zero_()
+        self._direction.zero_()
+        self.whole = self.begins == "whole"
 
     def state_dict(self) -> dict[str, Any]:
         return {"direction": self._direction, "whole": self.whole}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tacit.errors import UserError
+from tacit.compressors.base import check_whole
+from tacit.errors import UserError, check_number
 from tacit.fleet import Fleet
+from tacit.memory.base import norm
 from tacit.memory.ef21 import EF21, Start
 from tacit.replicas import Models
 from tacit.setting import Setting
+
+#: Between the largest and the smallest constant: messages are divided by their shares.
+_RANGE = 1e12
 
 
 class EF21W(EF21):
@@ -23,7 +27,8 @@ class EF21W(EF21):
     ``smoothness``: the constants ``L_i``, one a worker, known before. Without, each worker takes
     the largest ``||change of g_i|| / ||change of x||`` of its first ``estimate`` steps, which are
     plain EF21's; a lower bound of ``L_i`` along the path, from stochastic gradients a rough one.
-    Then they tell each other (8 bytes), and go on with the weights.
+    Then they tell each other (8 bytes), and go on with the weights. Who has seen no change gets the
+    mean of the others' constants, and nobody less than a thousandth of the mean.
 
     With a compressor that is homogeneous, the models are those of plain EF21; what differs is the
     step that the theory allows, see :mod:`tacit.memory.theory`.
@@ -38,12 +43,14 @@ class EF21W(EF21):
     ) -> None:
         super().__init__(momentum, start)
         if smoothness is not None:
-            smoothness = tuple(float(constant) for constant in smoothness)
-            if not smoothness or not all(0 < constant < math.inf for constant in smoothness):
-                raise UserError(f"smoothness constants must be above 0 and finite: {smoothness}")
-        if estimate < 1:
-            raise UserError(f"smoothness is estimated in 1 or more steps, not {estimate}")
-        self.smoothness, self.estimate = smoothness, estimate
+            if not isinstance(smoothness, Iterable):
+                raise UserError(f"smoothness has a constant for each worker, not {smoothness!r}")
+            what = "a smoothness constant"
+            smoothness = tuple(float(check_number(what, c, "(0, inf)")) for c in smoothness)
+            _check_range(smoothness)
+        self.smoothness = smoothness
+        # the first step has nothing to compare with
+        self.estimate = check_whole("estimate", estimate, least=2)
 
     def start(self, fleet: Fleet, models: Models, setting: Setting) -> None:
         super().start(fleet, models, setting)
@@ -73,33 +80,33 @@ class EF21W(EF21):
             self._look(row, vector)
         return super().outgoing(row, vector)
 
-    def scaled(self, row: int, vector: Tensor) -> Tensor:
+    def scale(self, row: int) -> float:
         worker = self.fleet.hosted.start + row
-        return vector / float(self.setting.workers * self._weights[worker])
+        return float(self.setting.workers * self._weights[worker])
 
     def direction(self, combined: Tensor) -> Tensor:
         direction = super().direction(combined)
         self._steps += 1
         if self.smoothness is None and self._steps == self.estimate:
-            self._use(self.fleet.gather_rows(self._largest, "control").flatten())
+            measured = self.fleet.gather_rows(self._largest, "control").flatten()
+            if measured.max() > 0:
+                self._use(_filled(measured))
         return direction
 
     def _look(self, row: int, gradient: Tensor) -> None:
         model = self.models.parameters[row]
-        moved = float((model - self._last_model[row]).norm())
-        if self._seen[row] and moved > 0:
-            changed = float((gradient - self._last_gradient[row]).norm())
+        change = self._outgoing[row]  # is not in use yet
+        moved = norm(torch.sub(model, self._last_model[row], out=change)) if self._seen[row] else 0
+        if moved > 0:
+            changed = norm(torch.sub(gradient, self._last_gradient[row], out=change))
             self._largest[row] = max(float(self._largest[row]), changed / moved)
         self._last_model[row], self._last_gradient[row] = model, gradient
         self._seen[row] = 1
 
     def _use(self, constants: Tensor) -> None:
         """Weights from these constants, ``(K,)``. What has been sent is kept in the new units."""
-        before = self._weights
-        if constants.max() > 0:
-            # one that was never seen to curve must not weigh nothing: its share is divided by
-            constants = constants.clamp_min(1e-3 * float(constants.mean()))
-            self._weights = constants / constants.sum()
+        constants = constants / constants.max()  # whose sum is finite
+        before, self._weights = self._weights, constants / constants.sum()
         hosted = self.fleet.hosted
         change = (before / self._weights)[hosted.start : hosted.stop, None]
         self._believed *= change.to(self._believed)
@@ -141,3 +148,20 @@ class EF21W(EF21):
             "last model": self._last_model,
             "last gradient": self._last_gradient,
         }
+
+
+def _filled(measured: Tensor) -> Tensor:
+    """Constants to go on with. The shares are divided by, so none may be too small."""
+    mean = float(measured[measured > 0].mean())
+    known = torch.where(measured > 0, measured, mean)
+    return known.clamp_min(1e-3 * float(known.mean()))
+
+
+def _check_range(smoothness: tuple[float, ...]) -> None:
+    if not smoothness:
+        raise UserError("smoothness has a constant for each worker, above 0 and finite")
+    if max(smoothness) > _RANGE * min(smoothness):
+        raise UserError(
+            f"smoothness constants from {min(smoothness):g} to {max(smoothness):g} are too far "
+            f"apart for float32 messages; at most by a factor of {_RANGE:g}"
+        )

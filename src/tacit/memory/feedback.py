@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tacit.compressors import Arrived
-from tacit.errors import UserError
+from tacit.errors import check_number
 from tacit.fleet import Fleet
 from tacit.memory.base import Memory
 from tacit.replicas import Models
@@ -20,9 +20,7 @@ class ErrorFeedback(Memory):
     """
 
     def __init__(self, decay: float = 1.0) -> None:
-        if not 0 <= decay <= 1:
-            raise UserError(f"the memory's decay must be in [0, 1], not {decay:g}")
-        self.decay = decay
+        self.decay = check_number("the memory's decay", decay, "[0, 1]")
 
     def start(self, fleet: Fleet, models: Models, setting: Setting) -> None:
         super().start(fleet, models, setting)

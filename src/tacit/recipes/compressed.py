@@ -11,12 +11,12 @@ from tacit.aggregators import OuterOptimizer
 from tacit.averaging import ModelAveraging
 from tacit.compression import Compression
 from tacit.compressors import BlockTopK, Compressor, PerTensor, SampledTopK, TopK, as_compressor
-from tacit.errors import UserError
+from tacit.errors import UserError, check_number
 from tacit.gradients import GradientExchange
 from tacit.memory import EF21, EF21W, ErrorFeedback, VelocityMemory
 from tacit.memory.dgc import Scope
 from tacit.memory.ef21 import Start
-from tacit.optimizers import OptimizerFactory
+from tacit.recipes.parts import needed, rate, sgd, warmed_up
 from tacit.recipes.recipe import Recipe
 from tacit.schedule import Densities
 from tacit.topologies import Sampled
@@ -29,6 +29,7 @@ def compressed(
     download: str | Compressor | None = None,
     per_tensor: bool = False,
     lr: float | None = None,
+    warmup: int | str = 0,
 ) -> Recipe:
     """Synchronous training with compressed gradients: quantised SGD (QSGD, Alistarh et al. 2017),
     naive Top-k ("gradient dropping", Aji and Heafield 2017: ``topk(density=0.001)``), PowerSGD's
@@ -37,15 +38,18 @@ def compressed(
     ``feedback``: what is not sent is added to the next gradient (EF14, Karimireddy et al. 2019).
     ``download``: through a coordinator, whose answer this one compresses, with feedback.
     ``per_tensor``: every parameter tensor by itself; biases and the like travel whole.
-    ``lr``: with plain SGD at this rate, instead of the task's optimizer.
+    ``lr``: with plain SGD at this rate, instead of the task's optimizer. ``warmup``: of the
+    compressor's density, as in :func:`dgc`.
     """
+    chosen = needed(compressor, per_tensor)
     compression = Compression(
-        _per_tensor(compressor, per_tensor),
+        chosen,
         ErrorFeedback() if feedback else None,
         as_compressor(download),
+        warmed_up(chosen, warmup),
     )
     exchange = GradientExchange(compression=compression)
-    return Recipe("compressed", gradients=exchange, optimizer=_sgd(lr))
+    return Recipe("compressed", gradients=exchange, optimizer=sgd(lr))
 
 
 def dgc(
@@ -63,6 +67,7 @@ def dgc(
     clip_power: float = -0.5,
     clip_scope: Scope = "model",
     lr: float | None = None,
+    download: str | Compressor | None = None,
 ) -> Recipe:
     """Deep Gradient Compression (Lin, Han, Mao, Wang, Dally, ICLR 2018): each worker sends the
     largest entries of its accumulated velocity. The local optimizer is SGD without momentum.
@@ -73,7 +78,7 @@ def dgc(
     published densities, or a density for each (see ``Densities``). ``sampled``: the authors'
     threshold from a sample; exact Top-k otherwise. ``momentum``, ``nesterov``, ``masking``,
     ``clip``, ``weight_decay``: see ``VelocityMemory``. ``lr``: with SGD at this rate, instead of
-    the task's optimizer.
+    the task's optimizer. ``download``: through a coordinator, as in :func:`compressed`.
     """
     chosen = (SampledTopK if sampled else TopK)(density=density, values=values)
     memory = VelocityMemory(
@@ -82,9 +87,10 @@ def dgc(
     compression = Compression(
         PerTensor(chosen, dense) if per_tensor else chosen,
         memory,
-        densities=Densities.parse(density, warmup),
+        as_compressor(download),
+        Densities.parse(density, warmup),
     )
-    return Recipe("dgc", gradients=GradientExchange(compression=compression), optimizer=_sgd(lr))
+    return Recipe("dgc", gradients=GradientExchange(compression=compression), optimizer=sgd(lr))
 
 
 def ef21(
@@ -95,6 +101,7 @@ def ef21(
     fraction: float = 1.0,
     start: Start = "whole",
     lr: float | None = None,
+    per_tensor: bool = False,
 ) -> Recipe:
     """EF21 (Richtárik, Sokolov, Fatkhullin 2021): each worker sends how its gradient has changed.
 
@@ -103,8 +110,10 @@ def ef21(
     sends at a step. ``heavy_ball``: EF21-HB, the momentum of SGD (with ``lr``). ``start``: the
     first gradients go ``whole``, or EF21 starts from ``zero``. ``lr``: with SGD at this rate,
     instead of the task's optimizer; see ``tacit.memory.theory`` for the rates that are proven.
+    ``per_tensor``: every parameter tensor by itself, as in :func:`compressed`.
     """
-    return _ef21("ef21", EF21(momentum, start), compressor, heavy_ball, download, fraction, lr)
+    memory, chosen = EF21(momentum, start), needed(compressor, per_tensor)
+    return _ef21("ef21", memory, chosen, heavy_ball, download, fraction, lr)
 
 
 def ef21_w(
@@ -117,13 +126,15 @@ def ef21_w(
     fraction: float = 1.0,
     start: Start = "whole",
     lr: float | None = None,
+    per_tensor: bool = False,
 ) -> Recipe:
     """EF21-W (Richtárik, Gasanov, Burlachenko 2024): EF21 whose workers weigh as much as their
     losses are curved. ``smoothness``: the constants L_i, one a worker (``"1/1/4"`` as text);
     without, they are measured in the first ``estimate`` steps (see ``EF21W``). The rest as in
     :func:`ef21`."""
     memory = EF21W(_numbers(smoothness), estimate, momentum, start)
-    return _ef21("ef21_w", memory, compressor, heavy_ball, download, fraction, lr)
+    chosen = needed(compressor, per_tensor)
+    return _ef21("ef21_w", memory, chosen, heavy_ball, download, fraction, lr)
 
 
 def sparseloco(
@@ -140,55 +151,35 @@ def sparseloco(
     two-bit code has evenly spaced levels, theirs one with a table."""
     averaging = ModelAveraging(
         Every(period),
-        outer=OuterOptimizer(partial(torch.optim.SGD, lr=server_lr)),
+        outer=OuterOptimizer(partial(torch.optim.SGD, lr=rate("server_lr", server_lr))),
         compression=Compression(BlockTopK(k, block, values), ErrorFeedback(decay)),
     )
     return Recipe("sparseloco", averaging=averaging)
 
 
-def with_feedback(
-    compressor: str | Compressor | None, download: str | Compressor | None
-) -> Compression | None:
-    """Of models: what is not sent is added to the next change."""
-    chosen, back = as_compressor(compressor), as_compressor(download)
-    if chosen is None:
-        if back is not None:
-            raise UserError("download needs a compressor too; identity sends everything")
-        return None
-    return Compression(chosen, ErrorFeedback(), back)
-
-
 def _ef21(
     name: str,
     memory: EF21,
-    compressor: str | Compressor,
+    compressor: Compressor,
     heavy_ball: float,
     download: str | Compressor | None,
     fraction: float,
     lr: float | None,
 ) -> Recipe:
-    if heavy_ball and lr is None:
+    if check_number("heavy_ball", heavy_ball, "[0, 1)") and lr is None:
         raise UserError("heavy_ball is the momentum of SGD; give its lr too")
-    chosen = as_compressor(compressor)
-    assert chosen is not None
+    part = check_number("the sampled fraction", fraction, "(0, 1]")
     exchange = GradientExchange(
-        compression=Compression(chosen, memory, as_compressor(download)),
-        topology=Sampled(fraction) if fraction != 1 else None,
+        compression=Compression(compressor, memory, as_compressor(download)),
+        topology=Sampled(part) if part != 1 else None,
     )
-    return Recipe(name, gradients=exchange, optimizer=_sgd(lr, heavy_ball))
+    return Recipe(name, gradients=exchange, optimizer=sgd(lr, heavy_ball))
 
 
-def _per_tensor(compressor: str | Compressor, per_tensor: bool) -> Compressor:
-    chosen = as_compressor(compressor)
-    assert chosen is not None
-    return PerTensor(chosen) if per_tensor else chosen
-
-
-def _sgd(lr: float | None, momentum: float = 0.0) -> OptimizerFactory | None:
-    return None if lr is None else partial(torch.optim.SGD, lr=lr, momentum=momentum)
-
-
-def _numbers(text: str | Sequence[float] | None) -> Sequence[float] | None:
+def _numbers(text: str | float | Sequence[float] | None) -> Sequence[float] | None:
+    """From text, as on the command line, where that of one worker is a number."""
+    if isinstance(text, int | float):
+        return [text]
     if not isinstance(text, str):
         return text
     try:

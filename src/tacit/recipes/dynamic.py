@@ -9,7 +9,7 @@ from typing import Literal
 from tacit.averaging import ModelAveraging, Travels
 from tacit.compressors import Compressor
 from tacit.errors import unknown
-from tacit.recipes.compressed import with_feedback
+from tacit.recipes.parts import with_feedback
 from tacit.recipes.recipe import Recipe
 from tacit.topologies import Balancing
 from tacit.topologies.balancing import Weights

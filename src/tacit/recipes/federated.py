@@ -8,8 +8,10 @@ import torch
 
 from tacit.aggregators import OuterOptimizer, WeightedMean
 from tacit.averaging import ModelAveraging
-from tacit.errors import UserError
+from tacit.compressors import Compressor
+from tacit.errors import UserError, check_number
 from tacit.optimizers import OptimizerFactory
+from tacit.recipes.parts import rate, sgd, with_feedback
 from tacit.recipes.recipe import Recipe
 from tacit.topologies import Drawn, Sampled
 from tacit.triggers import Every, EveryEpochs
@@ -47,7 +49,7 @@ def fedavgm(
     momentum: float = 0.9,
 ) -> Recipe:
     """FedAvgM (Hsu et al. 2019): FedAvg with server momentum. Defaults of the FDA paper."""
-    server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum)
+    server = sgd(rate("server_lr", server_lr), check_number("momentum", momentum, "[0, 1)"))
     return _fedopt("fedavgm", server, fraction, epochs, lr)
 
 
@@ -62,7 +64,8 @@ def fedadam(
 
     The server's is torch's Adam, with bias correction; Reddi et al., Algorithm 2, have none.
     """
-    server = partial(torch.optim.Adam, lr=server_lr, eps=eps)
+    rate("server_lr", server_lr)
+    server = partial(torch.optim.Adam, lr=server_lr, eps=check_number("eps", eps, "[0, inf)"))
     return _fedopt("fedadam", server, fraction, epochs, lr)
 
 
@@ -74,7 +77,8 @@ def fedadagrad(
     eps: float = 1e-3,
 ) -> Recipe:
     """FedAdagrad (Reddi et al. 2021): FedAvg with Adagrad on the server."""
-    server = partial(torch.optim.Adagrad, lr=server_lr, eps=eps)
+    rate("server_lr", server_lr)
+    server = partial(torch.optim.Adagrad, lr=server_lr, eps=check_number("eps", eps, "[0, inf)"))
     return _fedopt("fedadagrad", server, fraction, epochs, lr)
 
 
@@ -84,13 +88,24 @@ def diloco(
     momentum: float = 0.9,
     nesterov: bool = True,
     overlap: int = 0,
+    compressor: str | Compressor | None = None,
+    download: str | Compressor | None = None,
 ) -> Recipe:
     """DiLoCo (Douillard et al. 2023): local training for ``period`` steps, then a Nesterov step on
     the averaged pseudo-gradient. The task's optimizer (published: AdamW) is the inner one.
     ``overlap``: the models travel during so many further steps (see ``ModelAveraging``).
+    ``compressor``, ``download``: of the pseudo-gradients, with error feedback, see :func:`fda`.
     """
+    rate("server_lr", server_lr)
+    if not check_number("momentum", momentum, "[0, 1)") and nesterov:
+        raise UserError("nesterov needs a momentum above 0; or say nesterov=false")
     server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum, nesterov=nesterov)
-    averaging = ModelAveraging(Every(period), outer=OuterOptimizer(server), overlap=overlap)
+    averaging = ModelAveraging(
+        Every(period),
+        outer=OuterOptimizer(server),
+        overlap=overlap,
+        compression=with_feedback(compressor, download),
+    )
     return Recipe("diloco", averaging=averaging)
 
 
@@ -103,4 +118,4 @@ def _fedopt(
         outer=OuterOptimizer(server) if server is not None else None,
         topology=Sampled(fraction) if fraction != 1 else None,
     )
-    return Recipe(name, averaging=averaging, optimizer=partial(torch.optim.SGD, lr=lr))
+    return Recipe(name, averaging=averaging, optimizer=sgd(lr))

@@ -9,7 +9,7 @@ from tacit.averaging import ModelAveraging, Travels
 from tacit.compressors import Compressor
 from tacit.errors import unknown
 from tacit.gradients import GradientExchange
-from tacit.recipes.compressed import with_feedback
+from tacit.recipes.parts import with_feedback
 from tacit.recipes.recipe import Recipe
 from tacit.triggers import Every, Never
 
@@ -48,10 +48,15 @@ def local_sgd(
     return Recipe("local_sgd", averaging=averaging)
 
 
-def periodic(period: int = 10) -> Recipe:
+def periodic(
+    period: int = 10,
+    compressor: str | Compressor | None = None,
+    download: str | Compressor | None = None,
+) -> Recipe:
     """Periodic averaging on streams (Kamp et al. 2018, sigma_b): average every ``period`` rounds.
-    Local SGD by its other name."""
-    return Recipe("periodic", averaging=ModelAveraging(Every(period)))
+    Local SGD by its other name. ``compressor``, ``download``: as there."""
+    compression = with_feedback(compressor, download)
+    return Recipe("periodic", averaging=ModelAveraging(Every(period), compression=compression))
 
 
 def continuous() -> Recipe:

@@ -11,6 +11,7 @@ from string import Template
 
 import tacit
 from tacit.errors import MissingExtra, UserError
+from tacit.fleet.ledger import SMALL_MESSAGE
 from tacit.report import bars, curves, estimates, sections, words
 from tacit.report.data import Row, choose_target, fewest_bytes
 from tacit.report.figure import Figure
@@ -19,6 +20,7 @@ from tacit.report.streams.conversations import time_line
 from tacit.report.streams.figures import stream_figures
 from tacit.report.streams.words import stream_details
 from tacit.report.tables import of_streams, table
+from tacit.report.units import human_bytes
 from tacit.runs import RunRecord
 
 
@@ -62,6 +64,7 @@ def render(runs: Sequence[RunRecord], target: float | None, plotly_js: str) -> s
         "about_target": words.about_target(runs, target),
         "about_figures": words.about_figures(runs, goal),
         "about_bytes": "" if streams else words.ABOUT_BYTES,
+        "small": human_bytes(SMALL_MESSAGE),
         "version": tacit.__version__,
     }
     markup = {

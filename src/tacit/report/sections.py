@@ -145,7 +145,7 @@ _SCALE = (
 
 def counting(rows: Sequence[Row]) -> str:
     """Exact bytes by kind, in both conventions."""
-    columns = ("recipe", *CHARGED, "all (star)", "all (ring)")
+    columns = ("recipe", *CHARGED, "all (star)", "all (wire)")
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = []
     for row in rows:

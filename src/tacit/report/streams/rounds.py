@@ -19,6 +19,10 @@ from tacit.tasks.streams.options import batch_sizes, parse_rates
 _POINTS = 100
 
 
+#: The recipes whose workers rest in rounds that they are not drawn for.
+RESTING = ("fedavg", "fedavgm", "fedadam", "fedadagrad")
+
+
 class Rounds(NamedTuple):
     """n steps of all workers together, each (n,).
 
@@ -107,9 +111,11 @@ def trained(run: RunRecord) -> int:
 
 
 def sampled(run: RunRecord) -> bool:
-    """Whether only a part of the workers trains at a time; the others' samples are never seen."""
+    """Whether only a part of the workers trains at a time; the others' samples are never seen.
+    Elsewhere (``ef21``) a fraction says who sends, and with a period whose models are averaged."""
     options = run.config["options"]
-    return options.get("fraction", 1) != 1 and options.get("period") is None
+    rests = run.config["recipe"] in RESTING
+    return rests and options.get("fraction", 1) != 1 and options.get("period") is None
 
 
 def common_drifts(records: Sequence[Rounds]) -> list[int] | None:
