@@ -93,7 +93,8 @@ def cases_of(task: str, setting: dict[str, Any], seed: int) -> list[Case]:
     naive = f"compressed:compressor=topk(density={DENSITY}),feedback=true,per_tensor=true"
     methods = [("dense", "synchronous", momentum), ("DGC", dgc, f"lr={lr}")]
     for clip in setting.get("clips", ()):
-        methods.append((f"DGC, clip {clip:g}", f"{dgc},clip={clip}", f"lr={lr}"))
+        # of mean gradients: see VelocityMemory on the power
+        methods.append((f"DGC, clip {clip:g}", f"{dgc},clip={clip},clip_power=0.5", f"lr={lr}"))
     methods.append(("naive Top-k", naive, momentum))
     return [Case(label=label, recipe=r, optimizer=o, **shared) for label, r, o in methods]
 
