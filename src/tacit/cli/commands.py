@@ -160,6 +160,10 @@ def join(folder: str, resume: bool) -> None:
     execute(configuration, lambda: RunFolder(Path(folder)), observer(console), resume)
 
 
+#: Characters of a recipe in the table: that are never broken, and room for longer ones.
+_LONG, _FOLDED = 40, 30
+
+
 def _conclude(records: list[RunRecord], path: Path, target: float | None) -> None:
     """Print the table, write the report, say where it is."""
     if target is None:
@@ -168,7 +172,10 @@ def _conclude(records: list[RunRecord], path: Path, target: float | None) -> Non
     target = choose_target(records) if target is None else target
     rows = table(records, target)
     shown = Table(*headings(rows), box=None, header_style="bold", pad_edge=False)
-    shown.columns[0].no_wrap = True  # rather break the headings
+    longest = max(len(row.cells()[0]) for row in rows)
+    shown.columns[0].overflow = "fold"
+    # rather break the headings than a recipe, unless it is a long one
+    shown.columns[0].min_width = longest if longest <= _LONG else _FOLDED
     for column in shown.columns[1:]:
         column.justify = "right"
     for row in rows:
