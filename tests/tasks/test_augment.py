@@ -195,7 +195,7 @@ def test_cifar10_is_augmented_for_residual_networks_or_where_asked() -> None:
     asked = load("cifar10:augment=true", "densenet121")
     assert asked.augment is crop_and_flip
     assert asked.name == "cifar10:augment=true"
-    with pytest.raises(UserError, match="task cifar10: augment must be true or false, got 2"):
+    with pytest.raises(UserError, match="task cifar10: augment is true or false, not 2"):
         load("cifar10:augment=2")
     with pytest.raises(UserError, match="option of task cifar10: 'augmet'; did you mean 'augment'"):
         load("cifar10:augmet=true")
