@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
 from torch import Tensor
 
-from tacit.errors import MissingExtra, UserError
+from tacit.compiled import compiled as loaded
+from tacit.errors import UserError
 
 
 def compiled(kernel: bool | None, rows: Tensor) -> ModuleType | None:
@@ -31,9 +31,4 @@ def compiled(kernel: bool | None, rows: Tensor) -> ModuleType | None:
                 f"with strides {rows.stride()}; set kernel=None"
             )
         return None
-    try:
-        return importlib.import_module("tacit.aggregators.kernel")
-    except ImportError as error:
-        if kernel:
-            raise MissingExtra("numba", "speed") from error
-        return None
+    return loaded("tacit.aggregators.kernel", kernel)

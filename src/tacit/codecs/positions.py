@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.codecs import plain
-from tacit.codecs._compiled import compiled
+from tacit.compiled import compiled_words
 from tacit.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -99,7 +99,7 @@ def decode_positions(body: bytes, k: int, n: int, *, kernel: bool | None = None)
 
 
 def _codes(kernel: bool | None) -> ModuleType:
-    return compiled("kernel", kernel) or plain
+    return compiled_words("tacit.codecs.kernel", kernel) or plain
 
 
 def _others(positions: Array, n: int) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from tacit.codecs._compiled import compiled
+from tacit.compiled import compiled_words
 from tacit.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ def take_top_k(
     n = len(bits)
     if not 0 <= k <= n:
         raise UserError(f"top k: k = {k} is not in [0, {n}], the vector's length")
-    positions, found = _candidates(bits, k, offset, compiled("scan", kernel))
+    positions, found = _candidates(bits, k, offset, compiled_words("tacit.codecs.scan", kernel))
     best = _largest(positions, found, k)
     positions, values = positions[best], found[best].view(np.float32)
     if clear:
@@ -92,7 +92,7 @@ def sampled_top_k(
     few = math.ceil(2 / density)
     if k == 0 or n <= few:
         return top_k(x, k, kernel=kernel)
-    scan = compiled("scan", kernel)
+    scan = compiled_words("tacit.codecs.scan", kernel)
     need = min(n, max(math.ceil(max(ratio, 0.01) * n), few))
     stride = math.ceil(n / need / 32) * 32 + 1
     while n // stride < need and stride > 1:
@@ -116,7 +116,7 @@ def take(
     """``x[positions]`` (float32, distinct positions); ``clear`` sets those entries to zero."""
     flat = _bits(x, written=clear).view(np.float32)
     _check_range(positions, len(flat))
-    scan = compiled("scan", kernel) if clear else None
+    scan = compiled_words("tacit.codecs.scan", kernel) if clear else None
     if scan is None:
         values = np.asarray(flat[positions])
         if clear:
@@ -135,7 +135,7 @@ def add_at(
     if len(positions) != len(values):
         raise UserError(f"{len(values)} values for {len(positions)} positions")
     _check_range(positions, len(flat))
-    scan = compiled("scan", kernel)
+    scan = compiled_words("tacit.codecs.scan", kernel)
     if scan is None:
         flat[positions] += values
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from tacit.errors import MissingExtra, UserError
+from tacit.compiled import compiled as loaded
+from tacit.errors import UserError
 
 
 def compiled(kernel: bool | None, rows: Tensor) -> ModuleType | None:
@@ -32,9 +32,4 @@ def compiled(kernel: bool | None, rows: Tensor) -> ModuleType | None:
                 f"on {rows.device} with strides {rows.stride()}; pass kernel=None"
             )
         return None
-    try:
-        return importlib.import_module("tacit.sketches.kernel")
-    except ImportError as error:
-        if kernel:
-            raise MissingExtra("numba", "speed") from error
-        return None
+    return loaded("tacit.sketches.kernel", kernel)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from tacit.compiled import compiled_words
 from tacit.rng import Name, derive, numpy_stream
-from tacit.tasks.streams._compiled import compiled
 
 #: 16 random bits, in the same order on every machine.
 BITS = np.dtype("<u2")
@@ -36,7 +36,7 @@ def numbers(
     ``kernel``: None uses numba where it is installed, False never, True insists. The numbers are
     the same.
     """
-    pcg64 = compiled("pcg64", kernel)
+    pcg64 = compiled_words("tacit.tasks.streams.pcg64", kernel)
     if pcg64 is None:
         return Plain(seed, names, counts, rounds)
     seeds = np.array([derive(seed, *name) for name in names], np.uint64)

@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from tacit.calls import Value
+from tacit.compiled import compiled_words
 from tacit.errors import UserError
 from tacit.rng import numpy_stream
-from tacit.tasks.streams._compiled import compiled
 from tacit.tasks.streams.base import StreamFactory
 from tacit.tasks.streams.bits import SCALE, cuts
 from tacit.tasks.streams.drift import When
@@ -72,7 +72,7 @@ class Graphical:
         are the same.
         """
         hidden = len(self.q)
-        tree = compiled("tree", kernel)
+        tree = compiled_words("tacit.tasks.streams.tree", kernel)
         if tree is not None and hidden <= tree.MOST_HIDDEN:
             made: tuple[np.ndarray, np.ndarray] = tree.sample(bits, *self._cuts, *self._masks)
             return made
