@@ -66,12 +66,12 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
     results["mean strided"] = fleet.mean(strided, "model")
     results["rows strided"] = fleet.gather_rows(strided, "model").clone()
 
-    chunk = tacit.fleet.fleet._CHUNK
-    tacit.fleet.fleet._CHUNK = 7  # more columns than the deterministic mean gathers at a time
+    chunk = tacit.fleet.fleet.CHUNK
+    tacit.fleet.fleet.CHUNK = 7  # more columns than the deterministic mean gathers at a time
     try:
         results["mean in pieces"] = fleet.mean(rows(workers, 50)[hosted], "model")
     finally:
-        tacit.fleet.fleet._CHUNK = chunk
+        tacit.fleet.fleet.CHUNK = chunk
 
     poisoned = rows(workers, 5)
     poisoned[1 % workers] = torch.nan  # takes no part where there is another worker

@@ -127,6 +127,23 @@ class AttendedFleet(ProcessGroupFleet):
         self.gave |= settled.whole
         return settled
 
+    def gather_present(self, rows: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        self._check_rows(rows)
+        rows, counts = self.said(rows, kind), self._counts(kind)
+        self.gave |= kind == "model"
+        # one more number says whether the row counts
+        row = rows if counts else torch.zeros_like(rows)
+        message = torch.cat([row, rows.new_full((1, 1), counts)], dim=1)
+        self.ledger.gather(kind, [message.numel() * message.element_size()] * self.size)
+        every = self._gather_rows(message)
+        return every[:, :-1], every[:, -1].cpu() > 0
+
+    def gather_first(
+        self, rows: Tensor, kind: Kind, enough: int
+    ) -> tuple[list[int], Tensor] | None:
+        """Nobody goes on without the others: who is away must hear every message."""
+        return None
+
     def roll_call(self, kind: Kind = "control") -> None:
         self.mean(torch.zeros(1, 0, device=self.device), kind)
 

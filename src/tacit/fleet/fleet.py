@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.errors import PeerError, UserError
+from tacit.errors import UserError
 from tacit.fleet.ledger import Kind, Ledger
+from tacit.fleet.letters import Letters
 from tacit.fleet.star import Lead, Settled, charge, reports
-
-#: Columns summed (and, by the deterministic reduction, gathered) at a time.
-_CHUNK = 1 << 20
-#: Rows up to this long are summed in one call.
-_SMALL = 1 << 13
+from tacit.fleet.sums import CHUNK, weighted_sum
+from tacit.fleet.voice import Voice
 
 
 class Pending(Protocol):
@@ -43,7 +40,7 @@ class Ready:
         return self._value
 
 
-class Fleet(ABC):
+class Fleet(Letters):
     """Collectives over the workers, each of which reports to the ledger.
 
     ``deterministic``: every process gathers all rows and sums them alike, so that every layout
@@ -54,6 +51,8 @@ class Fleet(ABC):
     weight = 1.0
     #: How many workers train.
     busy: int
+    #: What some workers say instead of what they should; None: all are honest.
+    voice: Voice | None = None
 
     def __init__(self, size: int, hosted: range, deterministic: bool = False) -> None:
         if size < 1:
@@ -67,6 +66,13 @@ class Fleet(ABC):
     def leader(self) -> bool:
         """Whether this process hosts worker 0: the one that prints and writes shared files."""
         return 0 in self.hosted
+
+    def said(self, rows: Tensor, kind: Kind) -> Tensor:
+        """What the hosted workers send, who should send these rows ``(L, n)``: the rows, unless
+        some of them lie. Evaluation is nobody's message."""
+        if self.voice is None or kind == "evaluation":
+            return rows
+        return self.voice.say(self, rows, kind)
 
     # -- collectives
 
@@ -92,6 +98,7 @@ class Fleet(ABC):
         self._check_rows(rows)
         if not rows.is_floating_point():
             raise UserError(f"a mean needs floating-point rows, got {rows.dtype}")
+        rows = self.said(rows, kind)
         share = self._shares(weights)
         participants = None if weights is None else (share > 0).numpy()
         self.ledger.reduce(kind, _row_bytes(rows), participants, overlap)
@@ -115,55 +122,27 @@ class Fleet(ABC):
         """Everybody's rows, in worker order: ``(L, n) -> (K, n)``; not to be written to."""
         self._check_rows(rows)
         self.ledger.gather(kind, [_row_bytes(rows)] * self.size)
+        return self._gather_rows(self.said(rows, kind))
+
+    def gather_present(self, rows: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        """:meth:`gather_rows`, and whose rows count, ``(K,)`` bool; here everybody's. The others'
+        are zeros. Not the first message of a step where workers may be away: see
+        :meth:`roll_call`."""
+        return self.gather_rows(rows, kind), torch.ones(self.size, dtype=torch.bool)
+
+    def overhear(self, rows: Tensor) -> Tensor:
+        """:meth:`gather_rows` for those who know everything (see :class:`Voice`): not charged."""
+        self._check_rows(rows)
         return self._gather_rows(rows)
 
-    def gather_bytes(self, messages: Sequence[bytes], kind: Kind) -> list[bytes]:
-        """Everybody's messages in worker order; ``messages``: the hosted workers', any lengths."""
-        gathered = self.gather_within(messages, kind)
-        assert gathered is not None
-        return gathered
-
-    def gather_within(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
-    ) -> list[bytes] | None:
-        """:meth:`gather_bytes` where all messages together have at most ``limit`` bytes; else
-        nothing is sent but their lengths (8 bytes each), and everybody gets None."""
-        lengths = self._lengths(messages, kind)
-        if sum(lengths) > limit:
-            return None
-        self.ledger.gather(kind, lengths)
-        return self._gather_bytes(messages, lengths) if any(lengths) else [b""] * self.size
-
-    def collect_bytes(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
-    ) -> list[bytes] | None:
-        """Everybody's messages in worker order, for worker 0's process, which coordinates (see
-        :attr:`leader`); None for the others. Raises PeerError, in every process and before anything
-        is sent, where a message has more than ``limit`` bytes."""
-        lengths = self._lengths(messages, kind)
-        for worker, length in enumerate(lengths):
-            _check_length(f"worker {worker}", length, limit)
-        self.ledger.collect(kind, lengths)
-        return self._collect_bytes(messages, lengths)
-
-    def spread_bytes(self, message: bytes | None, kind: Kind, limit: float = math.inf) -> bytes:
-        """The coordinator's message, in every process; the others give None. Its length goes first
-        (8 bytes to each). Raises PeerError in every process if that is more than ``limit``."""
-        everybody = np.ones(self.size, np.bool_)
-        self.ledger.download(_kind_of_length(kind), 8, everybody)
-        length = self._spread_length(len(message or b""))
-        _check_length("the coordinator", length, limit)
-        self.ledger.download(kind, length, everybody)
-        return self._spread_bytes(message, length)
-
-    def _lengths(self, messages: Sequence[bytes], kind: Kind) -> list[int]:
-        if len(messages) != len(self.hosted):
-            raise UserError(f"{len(messages)} messages from {len(self.hosted)} hosted workers")
-        self.ledger.gather(_kind_of_length(kind), [8] * self.size)
-        lengths = self._gather_lengths([len(message) for message in messages])
-        for worker, length in enumerate(lengths):
-            _check_length(f"worker {worker}", length)
-        return lengths
+    def gather_first(
+        self, rows: Tensor, kind: Kind, enough: int
+    ) -> tuple[list[int], Tensor] | None:
+        """The rows of the workers whose messages come first, ``enough`` and the own one at least:
+        who they are, in order, and their rows ``(m, n)``. None, and nothing is sent, where workers
+        share processes, so that nobody is late."""
+        del rows, kind, enough
+        return None
 
     def broadcast(self, row: Tensor, kind: Kind) -> Tensor:
         """Worker 0's vector ``(n,)``, in every process."""
@@ -185,7 +164,7 @@ class Fleet(ABC):
     def _reports(self, rows: Tensor, calls: Tensor, weights: Tensor) -> Tensor:
         return reports(rows, calls, weights)
 
-    def roll_call(self, kind: Kind = "control") -> None:  # noqa: B027
+    def roll_call(self, kind: Kind = "control") -> None:
         """Called before something travels that does not say by itself who takes part, if no message
         of this step has said it: see ``AttendedFleet``. Where all workers keep step by themselves
         there is nothing to do."""
@@ -218,30 +197,13 @@ class Fleet(ABC):
     def _gather_rows(self, rows: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]: ...
-
-    @abstractmethod
-    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]: ...
-
-    @abstractmethod
-    def _collect_bytes(
-        self, messages: Sequence[bytes], lengths: list[int]
-    ) -> list[bytes] | None: ...
-
-    @abstractmethod
-    def _spread_length(self, length: int) -> int: ...
-
-    @abstractmethod
-    def _spread_bytes(self, message: bytes | None, length: int) -> bytes: ...
-
-    @abstractmethod
     def _converse(self, rows: Tensor, reports: Tensor, lead: Lead) -> Settled: ...
 
     # -- shared pieces
 
     def _gathered_mean(self, rows: Tensor, share: Tensor) -> Tensor:
-        starts = range(0, max(1, rows.shape[1]), _CHUNK)
-        chunks = (self._gather_rows(rows[:, start : start + _CHUNK]) for start in starts)
+        starts = range(0, max(1, rows.shape[1]), CHUNK)
+        chunks = (self._gather_rows(rows[:, start : start + CHUNK]) for start in starts)
         return torch.cat([weighted_sum(chunk, share) for chunk in chunks])
 
     def _shares(self, weights: Tensor | None) -> Tensor:
@@ -266,45 +228,12 @@ class Fleet(ABC):
             )
 
 
-def weighted_sum(rows: Tensor, share: Tensor) -> Tensor:
-    """``sum_k share_k rows_k``: ``(n, d) -> (d,)``. Rows of share 0 are not read.
-
-    Equal rows give equal bits, wherever they lie in memory.
-    """
-    chosen = share > 0
-    if not chosen.all():
-        rows, share = rows[chosen.to(rows.device)], share[chosen]
-    pieces = [_sum_piece(piece, share) for piece in torch.split(rows, _CHUNK, dim=1)]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-def _sum_piece(rows: Tensor, share: Tensor) -> Tensor:
-    if rows.shape[1] <= _SMALL:
-        # one call instead of n; a fresh copy, so that the sum does not depend on alignment
-        return share.to(rows) @ rows.clone(memory_format=torch.contiguous_format)
-    total = rows.new_zeros(rows.shape[1])
-    for row, weight in zip(rows, share.tolist(), strict=True):
-        total.add_(row, alpha=weight)
-    return total
-
-
 def layout(size: int, processes: int) -> list[range]:
     """The usual layout: consecutive workers, as evenly as it goes."""
     if not 1 <= processes <= size:
         raise UserError(f"{processes} processes cannot share {size} workers: each needs at least 1")
     ends = np.linspace(0, size, processes + 1).round().astype(int).tolist()
     return [range(start, stop) for start, stop in itertools.pairwise(ends)]
-
-
-def _kind_of_length(kind: Kind) -> Kind:
-    return "evaluation" if kind == "evaluation" else "control"
-
-
-def _check_length(sender: str, length: int, limit: float = math.inf) -> None:
-    """Raise PeerError for a length that no process should make room for."""
-    if not 0 <= length <= limit:
-        most = f"; at most {limit:,.0f} are expected" if length > 0 else ""
-        raise PeerError(f"{sender} announces a message of {length:,} bytes{most}")
 
 
 def _row_bytes(rows: Tensor) -> int:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tacit.errors import PeerError, PeerLost
+from tacit.errors import PeerError, PeerLost, UserError
 from tacit.fleet.attended import AttendedFleet
 from tacit.fleet.fleet import Pending
 from tacit.fleet.ledger import SMALL_MESSAGE
@@ -60,6 +60,25 @@ class IslandFleet(AttendedFleet):
             broadcast_from_first(value, self.island)
         return value
 
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        """A row crosses between islands once, in parts or, if it is small, by the first process."""
+        hosted, n = rows.shape
+        if self.inhabitants == 1:
+            return super()._gather_rows(rows)
+        if n * rows.element_size() <= SMALL_MESSAGE:
+            return self._tell(
+                super()._gather_rows(rows) if self.place == 0 else rows.new_empty(self.size, n)
+            )
+        size = -(-n // self.inhabitants)
+        padded = rows.new_zeros(hosted, size * self.inhabitants)
+        padded[:, :n] = rows
+        part = super()._gather_rows(padded[:, self.place * size : (self.place + 1) * size])
+        parts = rows.new_empty(self.inhabitants * self.size, size)
+        with self._waiting():
+            all_gather(parts, part, group=self.island)
+        whole = parts.view(self.inhabitants, self.size, size).transpose(0, 1)
+        return whole.reshape(self.size, -1)[:, :n]
+
     def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
         every = super()._gather_lengths(lengths) if self.place == 0 else [0] * self.size
         told: list[int] = self._tell(torch.tensor(every, device=self.device)).tolist()
@@ -86,11 +105,12 @@ class IslandFleet(AttendedFleet):
         """The islands' first processes talk with the coordinator, and tell the others."""
         if self.inhabitants == 1:
             return super()._converse(rows, reports, lead)
-        settled, error = None, None
+        settled: Settled | None = None
+        error: PeerError | UserError | None = None
         if self.place == 0:
             try:
                 settled = super()._converse(rows, reports, lead)
-            except PeerError as refusal:
+            except (PeerError, UserError) as refusal:  # the others wait for a word
                 error = refusal
         self._tell_error(error)
         said = torch.zeros(2 * self.size + 3, dtype=torch.int64, device=self.device)
@@ -105,7 +125,7 @@ class IslandFleet(AttendedFleet):
         combination = self._tell(own if own is not None else rows[0].clone()) if got else None
         return Settled(callers, members, bool(whole), waves, combination)
 
-    def _tell_error(self, error: PeerError | None) -> None:
+    def _tell_error(self, error: PeerError | UserError | None) -> None:
         """Raise the first process's error, if there is one, in all of the island."""
         text = "" if error is None else str(error)
         reason = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)

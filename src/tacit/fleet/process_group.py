@@ -15,8 +15,12 @@ from torch import Tensor
 from tacit.errors import PeerLost, UserError
 from tacit.fleet.conversation import Post, converse
 from tacit.fleet.fleet import Fleet, Pending, Ready
-from tacit.fleet.ledger import SMALL_MESSAGE
+from tacit.fleet.ledger import SMALL_MESSAGE, Kind
+from tacit.fleet.mailbox import Mailbox
 from tacit.fleet.star import Lead, Settled
+
+#: Seconds for which a worker waits for enough of its peers.
+_PATIENCE = 1800.0
 
 # torch 2.13 renamed it, and warns about the old name
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -52,6 +56,7 @@ class ProcessGroupFleet(Fleet):
         self.counts: list[int] = counts.tolist()
         if min(self.counts) < 1:
             raise UserError(f"every process must host at least 1 worker, got {self.counts}")
+        self._mailboxes: dict[Kind, Mailbox] = {}
         start = sum(self.counts[: self.rank])
         super().__init__(sum(self.counts), range(start, start + workers), deterministic)
 
@@ -139,6 +144,25 @@ class ProcessGroupFleet(Fleet):
                 received, sent, list(sizes), [len(own)] * processes, group=self.group
             )
         return received
+
+    def gather_first(
+        self, rows: Tensor, kind: Kind, enough: int
+    ) -> tuple[list[int], Tensor] | None:
+        """Raises PeerLost where less than ``enough`` others are left, or none comes for half an
+        hour."""
+        if max(self.counts) > 1 or self.deterministic:
+            return None
+        if kind not in self._mailboxes:
+            self._mailboxes[kind] = Mailbox(self.group, rows.shape[1], dtype=rows.dtype)
+        mailbox, step = self._mailboxes[kind], self.ledger.step
+        own = self.said(rows, kind)[0]
+        self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
+        mailbox.post(step, own)
+        began = time.perf_counter()
+        held = mailbox.collect(step, enough, _PATIENCE) | {self.rank: own}
+        self.waited += time.perf_counter() - began
+        who = sorted(held)
+        return who, torch.stack([held[rank].to(self.device) for rank in who])
 
     def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
         post = Post(self)
