@@ -1,0 +1,140 @@
+"""An open connection with a peer, and the messages on it.
+
+After the greetings (``contacts.py``) messages follow each other in both directions:
+
+    magic "TCTP" | step u64 | crc32 u32 of step and row | row
+
+All integers little-endian; every row has the same length, which both sides know beforehand, so a
+peer cannot make this process allocate more than one row at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import zlib
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from tacit.errors import PeerError
+from tacit.fleet.contacts import GREETING_BYTES
+
+_MAGIC = b"TCTP"
+_HEADER = struct.Struct("<4sQI")
+_STEP = slice(4, 12)
+
+HEADER_BYTES = _HEADER.size
+#: Messages that wait for a slow peer; one more may be on its way.
+_WAITING = 2
+
+
+def encode(step: int, row: Tensor) -> bytearray:
+    """A row ``(width,)`` on any device as a message; a copy."""
+    message = bytearray(_HEADER.size + row.numel() * row.element_size())
+    torch.frombuffer(message, dtype=row.dtype, offset=_HEADER.size).copy_(row.detach())
+    _HEADER.pack_into(message, 0, _MAGIC, step, 0)
+    view = memoryview(message)
+    checksum = zlib.crc32(view[_HEADER.size :], zlib.crc32(view[_STEP]))
+    _HEADER.pack_into(message, 0, _MAGIC, step, checksum)
+    return message
+
+
+class Line:
+    """Made, used and closed in an event loop. Whatever fails raises OSError, or PeerError if the
+    peer is to blame."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def connect(self, host: str, port: int) -> None:
+        await self._loop.sock_connect(self._sock, (host, port))
+
+    async def write(self, message: bytes | bytearray) -> None:
+        await self._loop.sock_sendall(self._sock, message)
+
+    async def read_greeting(self) -> bytes:
+        message = bytearray(GREETING_BYTES)
+        if await self._fill(memoryview(message)) < len(message):
+            raise PeerError("it closed the connection instead of a greeting")
+        return bytes(message)
+
+    async def read(self, blank: Tensor) -> tuple[int, Tensor]:
+        """The next message: its step, and a new row like ``blank``."""
+        header = bytearray(_HEADER.size)
+        there = await self._fill(memoryview(header))
+        if not there:
+            raise PeerError("it closed the connection")
+        magic, step, checksum = _HEADER.unpack(header)
+        if there < len(header) or magic != _MAGIC:
+            raise PeerError("it sent something that is no message")
+        row = torch.empty_like(blank)
+        view = row.view(torch.uint8).numpy().data
+        if await self._fill(view) < len(view):
+            raise PeerError("it closed the connection in the middle of a message")
+        if zlib.crc32(view, zlib.crc32(header[_STEP])) != checksum:
+            raise PeerError("it sent a message with a wrong checksum")
+        return step, row
+
+    async def _fill(self, view: memoryview) -> int:
+        """Read until the view is full or the other side has ended; the bytes read."""
+        filled = 0
+        while filled < len(view):
+            count = await self._loop.sock_recv_into(self._sock, view[filled:])
+            if not count:
+                break
+            filled += count
+            await asyncio.sleep(0)  # a peer that never pauses must not keep others waiting
+        return filled
+
+    def end(self) -> None:
+        """Say that nothing more will be written."""
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Outbox:
+    """What waits for one peer: the newest messages. ``sent``: bytes that have left."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._messages: deque[bytearray] = deque(maxlen=_WAITING)
+        self._changed = asyncio.Event()
+        self._ended = self._discarded = False
+
+    def put(self, message: bytearray) -> None:
+        if not self._discarded:
+            self._messages.append(message)
+            self._changed.set()
+
+    def discard(self) -> None:
+        """The peer is gone: nothing need be kept for it."""
+        self._discarded = True
+        self._messages.clear()
+
+    def end(self) -> None:
+        """What is there still leaves, then the line is ended."""
+        self._ended = True
+        self._changed.set()
+
+    async def empty_into(self, line: Line) -> None:
+        """Write what comes, until the end. Where this fails, what the peer has sent can still be
+        read, so it is the reader who finds that the line is broken."""
+        while True:
+            await self._changed.wait()
+            if self._messages:
+                message = self._messages.popleft()
+                await line.write(message)
+                self.sent += len(message)
+            elif self._ended:
+                line.end()
+                return
+            else:
+                self._changed.clear()
