@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tacit.fleet import Fleet, Kind, Pending, Ready
 from tacit.setting import Setting
+
+Indices = npt.NDArray[np.int64]
 
 
 class Aggregator(ABC):
@@ -18,6 +23,9 @@ class Aggregator(ABC):
     :meth:`combine` gathers the rows first; an aggregator that is a sum need not.
     """
 
+    #: Whether it needs everybody's row by itself; a sum does not.
+    gathers = True
+
     def start(self, setting: Setting) -> None:
         """Begin a run."""
         del setting
@@ -25,6 +33,15 @@ class Aggregator(ABC):
     @abstractmethod
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """``(n, d) -> (d,)``."""
+
+    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
+        """What each of v workers without a server makes of the rows it holds: ``(v, d)``.
+
+        ``rows``: ``(m, d)``; ``held[i]``: which of them worker i holds, with repetitions if it got
+        the same twice; ``own[i]``: the place in ``held[i]`` of its own.
+        """
+        del own
+        return torch.stack([self(rows[torch.from_numpy(h).to(rows.device)]) for h in held])
 
     def weights(self, participants: Tensor) -> Tensor:
         """The workers' weights, ``(K,)`` float64; 0 for those that take no part."""
@@ -47,12 +64,13 @@ class Aggregator(ABC):
         """Start :meth:`combine`, whose result is needed ``overlap`` steps later.
 
         Here it is there at once; an aggregator that can travel beside the computation overrides
-        this.
+        this. Rows of workers that are away are left out.
         """
         del overlap
-        gathered = fleet.gather_rows(rows, kind)
-        if not participants.all():
-            gathered = gathered[participants.to(rows.device)]
+        gathered, present = fleet.gather_present(rows, kind)
+        counted = participants & present
+        if not counted.all():
+            gathered = gathered[counted.to(rows.device)]
         return Ready(self(gathered))
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tacit.aggregators.chosen import Chosen
 from tacit.aggregators.nearest import PeerRule
 from tacit.aggregators.network import between
-from tacit.aggregators.passes import Array
+from tacit.aggregators.passes import Array, weighted_sums
 from tacit.aggregators.points import Points
-from tacit.aggregators.robust import Robust
+from tacit.aggregators.robust import Robust, Weighing
 from tacit.errors import UserError
+
+# Where no distance is so many times the median one, distances from a combination of the vectors
+# follow from those between them; else they would lose their digits.
+_ALIKE = 1e3
 
 
 class CenteredClipping(Robust):
@@ -61,11 +67,32 @@ class SelfClipping(PeerRule):
         self.tau, self.rounds = float(tau), rounds
 
     def reduce(self, points: Points) -> Tensor:
+        self.own(points)
+        return clipped_mean(points, points.own, self.tau, self.rounds)
+
+    def of_each(self, chosen: Sequence[Chosen]) -> Tensor:
+        squared = chosen[0].all.squared
+        finite = squared[np.isfinite(squared)]
+        if finite.max() > _ALIKE**2 * np.median(finite):
+            return super().of_each(chosen)
+        return weighted_sums(chosen[0].rows, np.stack([self._shares(p) for p in chosen]))
+
+    def _shares(self, points: Chosen) -> Array:
+        """As :func:`clipped_mean` from the own vector, by the distances between the vectors."""
         pivot, _ = self.own(points)
-        return clipped_mean(points, points.rows[pivot], self.tau, self.rounds)
+        squared, equal = points.squared, _shares(points)
+        squared = np.where(np.isfinite(squared), squared, 0)  # of no weight
+        made = np.zeros(points.n)
+        made[pivot] = 1
+        for _ in range(self.rounds):
+            distances = squared @ made - made @ squared @ made / 2
+            distances = np.where(points.bad, np.inf, np.maximum(distances, 0))
+            factors = equal * _clips(np.sqrt(distances), self.tau)
+            made = factors + (1 - factors.sum()) * made
+        return points.spread(made)
 
 
-class CSPlus(PeerRule):
+class CSPlus(Weighing, PeerRule):
     """Self-centred clipping with a radius from the distances (Gaucher et al., "Unified Breakdown
     Analysis for Byzantine Robust Gossip", ICML 2025, CS+, step 1).
 
@@ -82,7 +109,7 @@ class CSPlus(PeerRule):
     def name(self) -> str:
         return "cs_plus"
 
-    def reduce(self, points: Points) -> Tensor:
+    def shares(self, points: Points) -> Array:
         f = self.stands(points.n)
         pivot, squared = self.own(points)
         shares = _shares(points)
@@ -97,7 +124,7 @@ class CSPlus(PeerRule):
             radius = float(distances[order[within]].max(initial=0))
         factors = shares * _clips(distances, radius)
         factors[pivot] += 1 - factors.sum()
-        return points.combine(factors)
+        return factors
 
 
 def clipped_mean(points: Points, centre: Tensor, tau: float, rounds: int) -> Tensor:

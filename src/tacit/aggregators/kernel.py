@@ -27,8 +27,8 @@ Array = npt.NDArray[Any]
 PIECE = 1024
 #: Columns that are sorted together, for up to 32 rows; half as many for more, to stay in the cache.
 WIDTH = 256
-#: Columns of a weighted sum that are kept in float64 at a time.
-STRIP = 2048
+#: Columns of a weighted sum that are summed at a time.
+STRIP = 16384
 
 
 def squared_distances(rows: Tensor) -> Array:
@@ -48,9 +48,16 @@ def squared_to(rows: Tensor, point: Tensor) -> Array:
 
 
 def weighted_sum(rows: Tensor, chosen: Array, weights: Array, out: Tensor) -> None:
-    """``out = sum_k weights_k rows[chosen_k]``."""
+    """``out = sum_k weights_k rows[chosen_k]``, summed in float64."""
     starts = chosen.astype(np.int64) * rows.stride(0)
     _weighted(_flat(rows), starts, weights.astype(np.float64), out.numpy())
+
+
+def narrow_sum(rows: Tensor, weights: Array, out: Tensor) -> None:
+    """``out = sum_i weights_i rows_i``, summed in the rows' own precision, one row after the other:
+    what ``out.add_(rows[i], alpha=weights[i])`` gives, to the bit."""
+    flat, starts = _flat(rows), np.arange(len(rows)) * rows.stride(0)
+    _narrow(flat, starts, weights.astype(flat.dtype), out.numpy())
 
 
 def middle_means(rows: Tensor, chosen: Array, plan: Plan, out: Tensor) -> None:
@@ -150,17 +157,56 @@ def _to_point_loop(flat: Array, stride: int, n: int, d: int, point: Array, out: 
             out[i] += _distance(piece, point[begin:end])
 
 
+def _add_row(total: Array, x: Array, w: Any) -> None:
+    for c in range(total.size):
+        total[c] += w * x[c]
+
+
+def _add_rows(
+    total: Array, x0: Array, x1: Array, x2: Array, x3: Array, x4: Array, weights: Array
+) -> None:
+    w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
+    for c in range(total.size):
+        here = total[c]
+        here += w0 * x0[c]
+        here += w1 * x1[c]
+        here += w2 * x2[c]
+        here += w3 * x3[c]
+        here += w4 * x4[c]
+        total[c] = here
+
+
+# Products are added unrounded, as torch does.
+_add_one = _jit(_add_row, fastmath={"contract"})
+_add_five = _jit(_add_rows, fastmath={"contract"})
+
+
+def _add_loop(total: Array, flat: Array, starts: Array, weights: Array) -> None:
+    n, count = starts.size, total.size
+    total[:] = 0
+    for k in range(0, n - 4, 5):
+        s0, s1, s2, s3, s4 = starts[k], starts[k + 1], starts[k + 2], starts[k + 3], starts[k + 4]
+        x0, x1 = flat[s0 : s0 + count], flat[s1 : s1 + count]
+        x2, x3 = flat[s2 : s2 + count], flat[s3 : s3 + count]
+        _add_five(total, x0, x1, x2, x3, flat[s4 : s4 + count], weights[k : k + 5])
+    for k in range(n - n % 5, n):
+        _add_one(total, flat[starts[k] : starts[k] + count], weights[k])
+
+
+_add = _jit(_add_loop)
+
+
 def _weighted_loop(flat: Array, starts: Array, weights: Array, out: Array) -> None:
-    total = np.zeros(STRIP)
+    strip = np.zeros(min(STRIP, out.size))
     for begin in range(0, out.size, STRIP):
-        count = min(STRIP, out.size - begin)
-        total[:] = 0
-        for k in range(starts.size):
-            row, weight = flat[starts[k] + begin : starts[k] + begin + count], weights[k]
-            for c in range(count):
-                total[c] += weight * row[c]
-        for c in range(count):
-            out[begin + c] = total[c]
+        total = strip[: min(STRIP, out.size - begin)]
+        _add(total, flat, starts + begin, weights)
+        out[begin : begin + total.size] = total
+
+
+def _narrow_loop(flat: Array, starts: Array, weights: Array, out: Array) -> None:
+    for begin in range(0, out.size, STRIP):
+        _add(out[begin : min(begin + STRIP, out.size)], flat, starts + begin, weights)
 
 
 def _exchange(a: Array, b: Array) -> None:
@@ -208,4 +254,5 @@ def _middle_loop(
 _squares = _jit(_squares_loop)
 _to_point = _jit(_to_point_loop)
 _weighted = _jit(_weighted_loop)
+_narrow = _jit(_narrow_loop)
 _middle = _jit(_middle_loop)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from torch import Tensor
 
+from tacit.aggregators.base import Indices
 from tacit.aggregators.passes import Array
 from tacit.aggregators.points import Points
 from tacit.aggregators.robust import Robust, Weighing, combined, equal_shares, smallest
@@ -50,16 +54,21 @@ class PeerRule(Robust):
             raise UserError(f"{self.name}: there is no own row {pivot} among {len(rows)}")
         return self._apply(rows, weights, pivot)
 
+    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
+        if len(held) > 1:
+            return super().each(rows, held, own)
+        return self(rows[torch.from_numpy(held[0]).to(rows.device)], pivot=own[0])[None]
+
     def own(self, points: Points) -> tuple[int, Array]:
         """The pivot, and the squared distances from it, ``(n,)``. UserError if it is not finite."""
         pivot = points.pivot or 0
-        distances = points.squared_from(points.rows[pivot])
+        distances = points.squared_from_own()
         if points.bad[pivot]:
             raise UserError(f"{self.name}: the own row {pivot} holds NaN or inf")
         return pivot, distances
 
 
-class NNA(PeerRule):
+class NNA(Weighing, PeerRule):
     """Nearest-neighbour averaging, the rule of MoNNA: the mean of the n - f vectors nearest to the
     own one (Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead",
     ICML 2023).
@@ -71,7 +80,7 @@ class NNA(PeerRule):
     def __init__(self, f: int) -> None:
         super().__init__(f)
 
-    def reduce(self, points: Points) -> Tensor:
+    def shares(self, points: Points) -> Array:
         _, distances = self.own(points)
         kept = smallest(distances, points.n - self.stands(points.n))
-        return points.combine(equal_shares(points.n, np.sort(kept)))
+        return equal_shares(points.n, np.sort(kept))

@@ -69,12 +69,22 @@ def wide_squared_to(rows: Tensor, some: Array, point: Tensor) -> Array:
     return _numpy(total)
 
 
-def weighted_sum(rows: Tensor, weights: Array, kernel: bool | None = None) -> Tensor:
-    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are. Rows of weight 0 are
-    not read."""
+def empty(rows: Tensor, n: int) -> Tensor:
+    """``(n, d)``, as the rows ``(., d)`` are. NumPy asks for large pages where the system has them
+    and torch does not: of a large output, most of the time may go into the small ones."""
+    if rows.device.type != "cpu":
+        return rows.new_empty(n, rows.shape[1])
+    return torch.from_numpy(np.empty((n, rows.shape[1]), rows[:0].numpy().dtype))
+
+
+def weighted_sum(
+    rows: Tensor, weights: Array, kernel: bool | None = None, out: Tensor | None = None
+) -> Tensor:
+    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are, into ``out`` where it
+    is given. Rows of weight 0 are not read."""
     chosen = np.flatnonzero(weights)
     module = compiled(kernel, rows)
-    out = rows.new_empty(rows.shape[1])
+    out = rows.new_empty(rows.shape[1]) if out is None else out
     if module is not None:
         module.weighted_sum(rows, chosen, weights[chosen], out)
         return out
@@ -83,6 +93,29 @@ def weighted_sum(rows: Tensor, weights: Array, kernel: bool | None = None) -> Te
         for i, weight in zip(chosen.tolist(), weights[chosen].tolist(), strict=True):
             total.add_(rows[i, span].double(), alpha=weight)
         out[span] = total
+    return out
+
+
+def narrow_sum(rows: Tensor, share: Tensor) -> Tensor | None:
+    """``sum_i share_i rows_i``, summed in the rows' own precision: ``(d,)``. None where that cannot
+    run compiled, or gradients are to pass."""
+    narrow = rows.dtype in (torch.float32, torch.float64) and not rows.requires_grad
+    module = compiled(None, rows) if narrow else None
+    if module is None:
+        return None
+    out = rows.new_empty(rows.shape[1])
+    module.narrow_sum(rows, share.cpu().numpy(), out)
+    return out
+
+
+def weighted_sums(rows: Tensor, weights: Array) -> Tensor:
+    """Several weighted sums at once, in float64: ``(v, n)`` weights give ``(v, d)``. Rows that
+    nobody weighs are not read."""
+    chosen = torch.from_numpy(np.flatnonzero(weights.any(axis=0))).to(rows.device)
+    factors = torch.from_numpy(weights).to(rows.device)[:, chosen]
+    out = rows.new_empty(len(weights), rows.shape[1])
+    for span in spans(rows):
+        out[:, span] = factors @ rows[:, span][chosen].double()
     return out
 
 

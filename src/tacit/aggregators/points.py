@@ -81,6 +81,15 @@ class Points:
         return found
 
     @property
+    def own(self) -> Tensor:
+        """The own row ``(d,)``, of rules that have one: the first, if nothing was said."""
+        return self.rows[self.pivot or 0]
+
+    def squared_from_own(self) -> Array:
+        """Squared distances from the own row, ``(n,)``."""
+        return self.squared_from(self.own)
+
+    @property
     def bad(self) -> Array:
         """Bad points, ``(n,)`` bool."""
         if "_bad" not in self.__dict__:

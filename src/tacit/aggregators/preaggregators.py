@@ -10,8 +10,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from tacit.aggregators import passes
 from tacit.aggregators.base import Aggregator
 from tacit.aggregators.mean import Mean
 from tacit.aggregators.mixed import Mixed
@@ -56,9 +58,16 @@ class PreAggregator(Robust):
         points = self._points(rows, None, None)
         super().check(points.n)
         mixed = self.mix(points)
-        out = rows.new_empty((mixed.n, points.d))
-        for span, block in mixed.blocks():
-            out[:, span] = block
+        out = passes.empty(points.rows, mixed.n)
+        if mixed.scales is not None:
+            torch.mul(points.rows, torch.tensor(mixed.scales[:, None]).to(out), out=out)
+        elif (np.count_nonzero(mixed.mix, axis=0) <= 1).all():  # no row is read twice
+            for made, shares in zip(out, mixed.mix, strict=True):
+                passes.weighted_sum(points.rows, shares, self.kernel, made)
+        else:
+            for span, block in mixed.blocks():
+                out[:, span] = block
+        out[torch.from_numpy(mixed.bad).to(out.device)] = torch.nan
         return out
 
     @abstractmethod

@@ -76,6 +76,6 @@ def _inner(text: str, f: Value | None) -> Aggregator:
     return _made(name, options)
 
 
-def as_aggregator(what: str | Aggregator | None) -> Aggregator | None:
-    """An aggregator, from its text or as it is."""
-    return aggregator(what) if isinstance(what, str) else what
+def as_aggregator(what: str | Aggregator | None, f: int | None = None) -> Aggregator | None:
+    """An aggregator, from its text or as it is. ``f``: of one whose text does not say it."""
+    return _inner(what, f) if isinstance(what, str) else what

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.aggregators.base import Aggregator
+from tacit.aggregators.base import Aggregator, Indices
+from tacit.aggregators.chosen import Chosen
 from tacit.aggregators.mean import Mean
-from tacit.aggregators.passes import Array
+from tacit.aggregators.passes import Array, weighted_sums
 from tacit.aggregators.points import Points, too_many
 from tacit.errors import UserError
 from tacit.setting import Setting
@@ -78,6 +80,20 @@ class Robust(Aggregator):
         """
         return self._apply(rows, weights, None)
 
+    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
+        if len(held) == 1:
+            return super().each(rows, held, own)
+        points = Points(rows.detach(), len(rows), self.kernel)
+        return self.of_each([self._chosen(points, h, i) for h, i in zip(held, own, strict=True)])
+
+    def _chosen(self, points: Points, indices: Indices, place: int) -> Chosen:
+        self.check(len(indices))
+        return Chosen(points, indices, self.stands(len(indices)), place)
+
+    def of_each(self, chosen: Sequence[Chosen]) -> Tensor:
+        """``(v, d)``, of v times n points among the same rows; each n was checked."""
+        return torch.stack([self.reduce(points) for points in chosen])
+
     @abstractmethod
     def reduce(self, points: Points) -> Tensor:
         """``(d,)``; n was checked."""
@@ -134,6 +150,10 @@ class Weighing(Robust):
 
     def reduce(self, points: Points) -> Tensor:
         return points.combine(self.shares(points))
+
+    def of_each(self, chosen: Sequence[Chosen]) -> Tensor:
+        shares = np.stack([points.spread(self.shares(points)) for points in chosen])
+        return weighted_sums(chosen[0].rows, shares)
 
     @abstractmethod
     def shares(self, points: Points) -> Array:

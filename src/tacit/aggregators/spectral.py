@@ -9,6 +9,10 @@ from tacit.aggregators.points import Points
 from tacit.aggregators.robust import Weighing, equal_shares, smallest
 from tacit.errors import UserError
 
+# A vector that loses all its weight but this part loses the rest: its projection is as large as the
+# largest, to rounding. Equal vectors go in the same round.
+_NOTHING = 1e-9
+
 
 class CAF(Weighing):
     """Covariance-bound agnostic filter (Allouah et al., "Towards Trustworthy Federated Learning
@@ -35,7 +39,8 @@ class CAF(Weighing):
             largest = projections.max(where=left > 0, initial=0)
             if largest == 0:  # all the same
                 break
-            left = np.maximum(left * (1 - projections / largest), 0)
+            kept = 1 - projections / largest
+            left = np.where(kept > _NOTHING, left * kept, 0)
         shares = np.zeros(points.n)
         shares[good] = best
         return shares
