@@ -38,23 +38,33 @@ class Download:
         self.compressor.start(setting)
         self._unsent = torch.zeros(self._d if fleet.leader else 0)
 
-    def spread(self, kind: Kind, combine: Callable[[], Tensor] | None) -> Arrived:
+    def spread(
+        self,
+        kind: Kind,
+        combine: Callable[[], Tensor] | None,
+        compressor: Compressor | None = None,
+        afresh: bool = False,
+    ) -> Arrived:
         """What arrives of a combination, in every process. ``combine`` makes it, ``(d,)``, where
-        the coordinator is. If it raises UserError or PeerError, all processes get an error."""
+        the coordinator is. If it raises UserError or PeerError, all processes get an error.
+        ``compressor``: of this one answer. ``afresh``: the combination holds what was not sent, and
+        is not used any more."""
+        compressor = compressor or self.compressor
         name = ("coordinator", kind, "step", self.fleet.ledger.step)
         answer: bytes | None = None
         refusal: Exception | None = None
         if combine is not None:
             try:
-                self._unsent += combine().cpu()
-                answer = self.compressor.encode(self._unsent, *name)
+                combined = combine().cpu()
+                self._unsent = combined if afresh else self._unsent.add_(combined)
+                answer = compressor.encode(self._unsent, *name)
             except (UserError, PeerError) as error:  # the others are waiting for an answer
                 kind_of_error = b"d" if isinstance(error, TrainingDiverged) else b"p"
                 answer, refusal = REFUSAL + kind_of_error + str(error).encode(), error
         answer = self.fleet.spread_bytes(answer, kind, longest(self._d))
         if answer.startswith(REFUSAL):
             raise refusal or _refusal(answer[len(REFUSAL) :])
-        arrived = self.compressor.arrive(answer, self._d, "the coordinator", *name)
+        arrived = compressor.arrive(answer, self._d, "the coordinator", *name)
         if combine is not None:
             arrived.add_to(self._unsent, -1.0)
         return arrived

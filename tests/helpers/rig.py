@@ -15,7 +15,7 @@ from tacit.compression import Compression
 from tacit.compressors import Compressor, as_compressor
 from tacit.fleet import LocalFleet
 from tacit.gradients import GradientExchange
-from tacit.memory import Memory
+from tacit.memory import Heard, Memory
 from tacit.rng import torch_stream
 from tacit.schedule import Densities
 from tacit.setting import Setting
@@ -49,11 +49,12 @@ class Rig:
         aggregator: Aggregator | None = None,
         topology: Topology | None = None,
         fleet: LocalFleet | None = None,
+        heard: Heard | None = None,
         **setting: Any,
     ) -> None:
         made = as_compressor(compressor)
         assert made is not None
-        self.compression = Compression(made, memory, as_compressor(download), densities)
+        self.compression = Compression(made, memory, as_compressor(download), densities, heard)
         self.memory = self.compression.memory
         self.exchange = GradientExchange(aggregator, self.compression, topology)
         self.fleet = fleet or LocalFleet(workers)

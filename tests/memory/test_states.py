@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from helpers.rig import Rig, equal, noise
-from tacit.memory import EF21, EF21W, ErrorFeedback, Memory, VelocityMemory
+from tacit.aggregators import as_aggregator
+from tacit.memory import (
+    EF21,
+    EF21W,
+    Averages,
+    ErrorFeedback,
+    Heard,
+    Increments,
+    Memory,
+    VelocityMemory,
+)
 from tacit.schedule import Densities
 
 D = 40
@@ -23,6 +33,8 @@ class Case(NamedTuple):
     compressor: str = "topk(k=4)"
     download: str | None = None
     densities: tuple[float, list[float]] | None = None
+    heard: Callable[[], Heard] = Heard
+    aggregator: str = "mean"
 
 
 CASES = {
@@ -43,6 +55,14 @@ CASES = {
     "ef21_w": Case(lambda: EF21W([1.0, 2.0, 4.0]), "threshold(t=1.5)", "identity"),
     "ef21_w measuring": Case(lambda: EF21W(estimate=6), "threshold(t=1.5)", "identity"),
     "ef21_w momentum": Case(lambda: EF21W(estimate=3, momentum=0.5), "natural", "topk(k=6)"),
+    "byz_ef21": Case(EF21, heard=Increments, aggregator="trimmed_mean(f=1)"),
+    "byz_ef21 both ways": Case(
+        lambda: EF21(0.3), "topk(k=4)", "topk(k=4)", None, Increments, "median"
+    ),
+    "rosdhb": Case(Memory, "randomk(k=8,scaled=true)", heard=Averages, aggregator="median"),
+    "rosdhb both ways": Case(
+        Memory, "randomk(k=8,scaled=true)", "topk(k=8)", None, lambda: Averages(0.5), "median"
+    ),
 }
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -51,7 +71,16 @@ def made(case: Case, workers: int = 3) -> Rig:
     densities = Densities(*case.densities) if case.densities else None
     memory = case.memory()
     return Rig(
-        memory, case.compressor, FIRST, workers, 0.05, case.download, densities, steps_per_epoch=3.0
+        memory,
+        case.compressor,
+        FIRST,
+        workers,
+        0.05,
+        case.download,
+        densities,
+        as_aggregator(case.aggregator),
+        heard=case.heard(),
+        steps_per_epoch=3.0,
     )
 
 
@@ -94,7 +123,7 @@ def test_what_is_saved_is_no_view(case):
     assert equal(workers, before)
 
 
-@pytest.mark.parametrize("case", [c for n, c in CASES.items() if n[:4] != "ef21"])
+@pytest.mark.parametrize("case", [c for n, c in CASES.items() if "ef21" not in n])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_another_number_of_workers_takes_over_what_is_unsent(case, workers):
     before, after = made(case), made(case, workers)

@@ -48,8 +48,8 @@ class EF21(Memory):
         # at a time.
         self._outgoing = torch.empty_like(self._believed)
         self._result = torch.empty_like(models.parameters[0])
-        #: Of all workers together: in double precision, as it is a sum of very many messages.
-        self._direction = torch.zeros_like(models.parameters[0], dtype=torch.float64)
+        #: What all step with, ``(d,)``: in double precision, as it is a sum of very many messages.
+        self.total = torch.zeros_like(models.parameters[0], dtype=torch.float64)
         #: With momentum: the moving averages, and whether a worker has one yet, ``(L, 1)``.
         self._averaged = self._zeros() if self.momentum is not None else self._believed[:, :0]
         self._begun = self._believed.new_zeros(len(self._believed), 1)
@@ -77,26 +77,26 @@ class EF21(Memory):
 
     def direction(self, combined: Tensor) -> Tensor:
         self.whole = False
-        vectors = (self._direction, combined, self._result)
+        vectors = (self.total, combined, self._result)
         for total, change, step in zip(*map(pieces, vectors), strict=True):
             step.copy_(total.add_(change))
         return self._result
 
     def begin_again(self) -> None:
         self._believed.zero_()
-        self._direction.zero_()
+        self.total.zero_()
         self.whole = self.begins == "whole"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"direction": self._direction, "whole": self.whole}
+        return {"direction": self.total, "whole": self.whole}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._direction.copy_(state["direction"])
+        self.total.copy_(state["direction"])
         self.whole = state["whole"]
 
     def take_over(self, means: dict[str, Tensor]) -> None:
         super().take_over(means)
-        self._believed[:] = self._direction  # whatever the workers' weights were
+        self._believed[:] = self.total  # whatever the workers' weights were
 
     def rows(self) -> dict[str, Tensor]:
         return {"believed": self._believed, "averaged": self._averaged, "begun": self._begun}
