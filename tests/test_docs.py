@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/recipes.md", "docs/cli.md"]
+PAGES = ["README.md", "docs/recipes.md", "docs/cli.md", "docs/robustness.md"]
 
 
 def _blocks(page: str) -> list[str]:

@@ -74,6 +74,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ef21-both_ways": lambda: tacit.ef21("topk(k=6)", download="topk(k=12)"),
     "ef21-partial": lambda: tacit.ef21("topk(k=6)", fraction=0.5, lr=0.05, heavy_ball=0.5),
     "ef21_w": lambda: tacit.ef21_w("topk(k=6)", estimate=4),
+    "byz_ef21": lambda: tacit.byz_ef21(1, compressor="topk(k=6)"),
+    "byz_ef21-both_ways": lambda: tacit.byz_ef21(
+        1, "trimmed_mean", "topk(k=6)", download="topk(k=12)", lr=0.05
+    ),
+    "rosdhb": lambda: tacit.rosdhb(1, density=0.25, lr=0.2),
+    "monna": lambda: tacit.monna(1, 0.9, lr=0.2),
+    "monna-all": lambda: tacit.monna(1, 0.9, 0.2, "all", "self_clipping(tau=0.5)"),
+    "learn": lambda: tacit.learn(1, lr=0.05),
     "sparseloco": lambda: tacit.sparseloco(period=5, k=6, block=32),
     "local_sgd-compressed": lambda: tacit.local_sgd(5, compressor="topk(k=12,values=int8)"),
     "fda-compressed": lambda: tacit.fda(WIDE_THETA, compressor="topk(k=12)", download="topk(k=24)"),

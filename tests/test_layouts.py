@@ -81,6 +81,14 @@ CASES: dict[str, Callable[[], Recipe]] = {
     ),
     "ef21 partial": lambda: tacit.ef21("topk(density=0.1)", fraction=0.5, start="zero"),
     "ef21_w": lambda: tacit.ef21_w("topk(density=0.1)", estimate=3),
+    "byz_ef21": lambda: tacit.byz_ef21(2, compressor="topk(density=0.1)"),
+    "byz_ef21 both ways": lambda: tacit.byz_ef21(
+        1, "trimmed_mean", "topk(density=0.1)", 0.3, download="topk(density=0.3,values=int8)"
+    ),
+    "rosdhb": lambda: tacit.rosdhb(1, "trimmed_mean", 0.2, lr=0.1),
+    "monna": lambda: tacit.monna(1, 0.9),
+    "monna worst": lambda: tacit.monna(1, 0.9, 0.1, "worst", "geometric_median"),
+    "learn": lambda: tacit.learn(1, reception="all"),
     "sparseloco": lambda: tacit.sparseloco(period=2, k=6, block=32),
     "local_sgd compressed": lambda: tacit.local_sgd(
         period=2, buffers="average", compressor="topk(density=0.1,values=int8)"

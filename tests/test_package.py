@@ -20,6 +20,7 @@ LAYERS = [
     {
         "triggers",
         "aggregators",
+        "attacks",
         "compressors",
         "schedule",
         "topologies",
@@ -28,7 +29,8 @@ LAYERS = [
         "checkpoint",
     },
     {"memory"},
-    {"compression", "download"},
+    {"compression", "download", "ways"},
+    {"fitting"},
     {"averaging", "gradients", "late"},
     {"recipes"},
     {"simulate", "attached", "hooks", "journal"},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import tacit
 from helpers import by_hand
-from helpers.by_hand import above, blocks, top
+from helpers.by_hand import above, blocks, mixed, top, trimmed
 from helpers.tasks import mlp_task
 from tacit.errors import UserError
 from tacit.recipes import RECIPES, Recipe
@@ -257,6 +257,30 @@ def some_workers(step: int) -> list[int]:
     return sampled(step, 0.5)
 
 
+def some_entries(step: int) -> Tensor:
+    """The fifth of the 53 that all workers send."""
+    draw = numpy_stream(SEED, "compressor", "gradient", "step", step, "positions")
+    mask = torch.zeros(53).double()
+    mask[draw.choice(53, 11, replace=False, shuffle=False)] = 1
+    return mask
+
+
+def all_of_them(step: int, what: str, worker: int) -> list[int]:
+    return list(range(K))
+
+
+def one_other(step: int, what: str, worker: int) -> list[int]:
+    """Itself and one of the two others, at random."""
+    others = [k for k in range(K) if k != worker]
+    draw = numpy_stream(SEED, "peers", what, worker, step)
+    return sorted([worker, int(draw.choice(others, 1, replace=False)[0])])
+
+
+def middle(vectors: list[Tensor], own: int) -> Tensor:
+    """The median of each coordinate; of two vectors the mean."""
+    return torch.quantile(torch.stack(vectors), 0.5, dim=0)
+
+
 def every(period: int) -> Callable[[int, list[Tensor], Tensor], bool]:
     return lambda step, drifts, movement: step % period == 0
 
@@ -418,6 +442,43 @@ COMPRESSED: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], 
         ),
         0.2,
     ),
+    "byz_ef21": (
+        lambda: tacit.byz_ef21(1, compressor="topk(density=0.1)"),
+        lambda plain: by_hand.byz_ef21(plain, top(0.1), mixed(1, trimmed(1))),
+        None,
+    ),
+    "byz_ef21 zero": (
+        lambda: tacit.byz_ef21(1, "trimmed_mean", "topk(density=0.2)", start="zero", lr=0.2),
+        lambda plain: by_hand.byz_ef21(plain, top(0.2), trimmed(1), zero=True),
+        0.2,
+    ),
+    "byz_ef21 momentum": (
+        lambda: tacit.byz_ef21(1, "median", "topk(density=0.2)", momentum=0.3, lr=0.2),
+        lambda plain: by_hand.byz_ef21(plain, top(0.2), trimmed(1), momentum=0.3),
+        0.2,
+    ),
+    "byz_ef21 both ways": (
+        lambda: tacit.byz_ef21(
+            1, "trimmed_mean", "topk(density=0.3)", download="topk(density=0.2)", lr=0.2
+        ),
+        lambda plain: by_hand.byz_ef21(plain, top(0.3), trimmed(1), back=top(0.2)),
+        0.2,
+    ),
+    "byz_ef21 tensors": (
+        lambda: tacit.byz_ef21(1, "trimmed_mean", "topk(density=0.1)", per_tensor=True),
+        lambda plain: by_hand.byz_ef21(plain, by_hand.each_tensor(plain, top(0.1)), trimmed(1)),
+        None,
+    ),
+    "rosdhb": (
+        lambda: tacit.rosdhb(1, density=0.2, lr=0.5),
+        lambda plain: by_hand.rosdhb(plain, some_entries, mixed(1, trimmed(1)), 0.9),
+        0.5,
+    ),
+    "rosdhb both ways": (
+        lambda: tacit.rosdhb(1, "trimmed_mean", 0.2, 0.8, download="topk(density=0.3)", lr=0.5),
+        lambda plain: by_hand.rosdhb(plain, some_entries, trimmed(1), 0.8, back=top(0.3)),
+        0.5,
+    ),
     "local_sgd compressed": (
         lambda: tacit.local_sgd(2, compressor="topk(density=0.1)"),
         lambda plain: by_hand.averaged(plain, every(2), top(0.1)),
@@ -526,6 +587,32 @@ METHODS: dict[str, tuple[Callable[[], Recipe], Callable[[Plain], list[int]], flo
     "fedadagrad": (
         lambda: tacit.fedadagrad(epochs=0.4, lr=0.2, server_lr=0.1, eps=1e-3),
         lambda plain: fedopt(plain, 2, 1, Adagrad(0.1, 1e-3)),
+        0.2,
+    ),
+    "monna": (
+        lambda: tacit.monna(1, lr=2.0, reception="all"),
+        lambda plain: by_hand.monna(plain, 2.0, 0.99, all_of_them, by_hand.nearest(1)),
+        2.0,
+    ),
+    # without liars the worst case is any; no robust rule makes anything of two vectors
+    "monna worst": (
+        lambda: tacit.monna(1, 0.5, 0.2, "worst", "mean"),
+        lambda plain: by_hand.monna(plain, 0.2, 0.5, one_other, middle),
+        0.2,
+    ),
+    "monna without momentum": (
+        lambda: tacit.monna(1, 0.0, 0.2, "all", "trimmed_mean"),
+        lambda plain: by_hand.monna(plain, 0.2, 0.0, all_of_them, middle),
+        0.2,
+    ),
+    "learn": (
+        lambda: tacit.learn(1, lr=0.2, reception="all"),
+        lambda plain: by_hand.learn(plain, 0.2, all_of_them, middle),
+        0.2,
+    ),
+    "learn first": (
+        lambda: tacit.learn(1, 0.2, "first", "mean"),
+        lambda plain: by_hand.learn(plain, 0.2, one_other, middle),
         0.2,
     ),
     **COMPRESSED,
@@ -649,6 +736,18 @@ def test_a_recipe_is_new_each_time():
         (lambda: tacit.ef21(None), "needs a compressor; identity sends everything"),
         (lambda: tacit.ef21_w(None), "needs a compressor"),
         (lambda: tacit.compressed(None), "needs a compressor"),
+        (lambda: tacit.byz_ef21(1, None), "needs an aggregator, such as trimmed_mean"),
+        (lambda: tacit.byz_ef21(-1), "f is a number of senders, 0 or more, not -1"),
+        (lambda: tacit.byz_ef21(1, compressor=None), "needs a compressor"),
+        (lambda: tacit.rosdhb(1, "trimed_mean"), "did you mean 'trimmed_mean'"),
+        (lambda: tacit.rosdhb(1, momentum=1.0), r"momentum must be in \[0, 1\), not 1.0"),
+        (lambda: tacit.rosdhb(1, density=0), "density"),
+        (lambda: tacit.monna(-1), "f is a number of workers, 0 or more, not -1"),
+        (lambda: tacit.monna(True), "f is a number of workers, 0 or more, not True"),
+        (lambda: tacit.monna(1, 1.0), r"momentum must be in \[0, 1\), not 1.0"),
+        (lambda: tacit.monna(1, reception="late"), "first, worst, all, not 'late'"),
+        (lambda: tacit.monna(1, rule="nnb"), "unknown aggregator 'nnb'"),
+        (lambda: tacit.learn(1, lr=0), "lr must be above 0 and finite, not 0"),
         (lambda: tacit.ef21(3), "a compressor is written as"),
         (lambda: tacit.local_sgd(2, compressor=3), "a compressor is written as"),
         (lambda: tacit.ef21(download=3), "a compressor is written as"),

@@ -55,6 +55,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ef21 both ways": lambda: tacit.ef21("topk(density=0.2)", momentum=0.3, download="lowrank"),
     "ef21 partial": lambda: tacit.ef21("topk(density=0.1)", fraction=0.5, start="zero"),
     "ef21_w": lambda: tacit.ef21_w("topk(density=0.1)", estimate=7),
+    "byz_ef21": lambda: tacit.byz_ef21(1, compressor="topk(density=0.1)"),
+    "byz_ef21 both ways": lambda: tacit.byz_ef21(
+        1, "median", "topk(density=0.2)", 0.3, "lowrank", "zero"
+    ),
+    "rosdhb": lambda: tacit.rosdhb(1, density=0.2, download="topk(density=0.5)"),
+    "monna": lambda: tacit.monna(1, 0.9, 0.1, "all"),
+    "learn": lambda: tacit.learn(1, 0.1, "worst", "mean"),
     "sparseloco": lambda: tacit.sparseloco(period=2, k=6, block=32),
     "local_sgd randomk": lambda: tacit.local_sgd(2, compressor="randomk(density=0.3,scaled=true)"),
     "fda compressed": lambda: tacit.fda(

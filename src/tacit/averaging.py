@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer
+from tacit.aggregators.mean import blame
 from tacit.compression import Compression
-from tacit.errors import TrainingDiverged, UserError
+from tacit.errors import TrainingDiverged
+from tacit.fitting import Travels, check_parts
 from tacit.fleet import Fleet, Pending, Settled
 from tacit.late import Late, late_of, settled_state
 from tacit.optimizers import OptimizerRows
 from tacit.replicas import Models
 from tacit.setting import Setting
-from tacit.topologies import Coordinated, Everyone, Topology
+from tacit.topologies import Coordinated, Everyone, Peers, Topology
 from tacit.triggers import Trigger
-
-Travels = Literal["local", "average"]
 
 
 class ModelAveraging:
@@ -40,7 +40,8 @@ class ModelAveraging:
     models, dense. What was not sent is in its memory. Buffers and moments travel dense.
 
     A :class:`Coordinated` topology may average a part of the models, whose workers then go on from
-    it; only what everybody gets is a synchronisation, and a new reference.
+    it; only what everybody gets is a synchronisation, and a new reference. Among :class:`Peers`
+    there is no common model: each goes on from what the aggregator makes of those that it holds.
     """
 
     def __init__(
@@ -55,20 +56,12 @@ class ModelAveraging:
         overlap: int = 0,
         compression: Compression | None = None,
     ) -> None:
-        for name, value in (("buffers", buffers), ("optimizer_state", optimizer_state)):
-            if value not in ("local", "average"):
-                raise UserError(f"{name} must be local or average, not {value!r}")
-        for name, steps in (("the decision may lag", lag), ("the models may travel", overlap)):
-            if steps < 0:
-                raise UserError(f"{name} 0 or more steps, not {steps}")
-        _check_topology(topology or Everyone(), optimizer_state, lag, overlap)
-        if compression is not None and (overlap or (topology or Everyone()).coordinated):
-            what = "overlap" if overlap else "a coordinator that asks for single models"
-            raise UserError(f"compressed models do not go with {what}; leave one of them out")
+        topology = topology or Everyone()
+        check_parts(trigger, outer, topology, buffers, optimizer_state, lag, overlap, compression)
         self.trigger = trigger
         self.aggregator = aggregator or Mean()
         self.outer = outer
-        self.topology = topology or Everyone()
+        self.topology = topology
         self.buffers = buffers
         self.optimizer_state = optimizer_state
         self.lag = lag
@@ -114,6 +107,8 @@ class ModelAveraging:
             return False
         if isinstance(self.topology, Coordinated):
             return self._coordinate(self.topology, step)
+        if isinstance(self.topology, Peers):
+            return self._mix(self.topology, step)
         model = self._combined_models()
         if not math.isfinite(float(model.sum())):
             raise TrainingDiverged(
@@ -123,11 +118,9 @@ class ModelAveraging:
         return True
 
     def _coordinate(self, topology: Coordinated, step: int) -> bool:
-        models, rows, d = self.models, self.models.parameters, len(self.reference)
-        if self._averages_buffers:
-            rows = torch.cat([rows, models.buffers], dim=1)
+        models, d = self.models, len(self.reference)
         self.settled = settled = topology.meet(
-            self.fleet, rows, self.reference, self.trigger, self.aggregator, step
+            self.fleet, self._rows(), self.reference, self.trigger, self.aggregator, step
         )
         hosted = slice(self.fleet.hosted.start, self.fleet.hosted.stop)
         here = torch.from_numpy(settled.receivers()[hosted])
@@ -140,6 +133,21 @@ class ModelAveraging:
             self._synchronise(settled.combination[:d])
         return settled.whole
 
+    def _mix(self, topology: Peers, step: int) -> bool:
+        models, d = self.models, len(self.reference)
+        mixed = topology.mix(self.fleet, self._rows(), self.aggregator, step)
+        models.parameters[:] = mixed[:, :d]
+        if self._averages_buffers:
+            models.buffers[:] = mixed[:, d:]
+        self.rounds += 1
+        return True
+
+    def _rows(self) -> Tensor:
+        """The models, and behind them what travels with them."""
+        if not self._averages_buffers:
+            return self.models.parameters
+        return torch.cat([self.models.parameters, self.models.buffers], dim=1)
+
     def _fires(self, step: int) -> bool:
         if self._check is not None:
             if step < self._check.due:
@@ -151,20 +159,24 @@ class ModelAveraging:
             self._check = None
         if not self.trigger.due(step):
             return False
-        if not self.trigger.monitors:
+        if not self._checks_by_mean:
             self.fleet.roll_call()
+        if not self.trigger.monitors:
             return True
         state = self.trigger.local_state(self.models.parameters, self.reference)
-        weights = None if self.participants.all() else self.participants
-        message = self.fleet.mean_later(state, "monitoring", weights, self.lag)
+        message = self.trigger.decision.combine_later(
+            self.fleet, state, "monitoring", self.participants, self.lag
+        )
         if self.lag:
             self._check = Late(step + self.lag, message)
             return False
-        return self._decide(message, step)
+        return self._decide(message, step, state)
 
-    def _decide(self, message: Pending, step: int) -> bool:
+    def _decide(self, message: Pending, step: int, state: Tensor | None = None) -> bool:
         self.estimate = self.trigger.estimate(message.wait())
         if not math.isfinite(self.estimate):
+            if state is not None:
+                blame(self.fleet, state, "monitoring")
             raise TrainingDiverged(
                 f"the trigger's estimate is {self.estimate} at step {step}: a worker's model is no "
                 "longer finite; lower the learning rate"
@@ -240,7 +252,13 @@ class ModelAveraging:
             step = max(step, self._check.due - 1)
             if self.trigger.fires(self.trigger.estimate(self._check.message.wait())):
                 return step + 1, 0
-        return self.trigger.next_due(step), self._state_size()
+        columns = self._state_size() if self._checks_by_mean else 0
+        return self.trigger.next_due(step), columns
+
+    @property
+    def _checks_by_mean(self) -> bool:
+        """Whether a check is a mean, which carries who takes part; else a roll call comes first."""
+        return self.trigger.monitors and not self.trigger.decision.gathers
 
     def _state_size(self) -> int:
         if not self.trigger.monitors:
@@ -314,22 +332,6 @@ class ModelAveraging:
         if self.compression is not None:
             states = [worker["compression"] for worker in workers]
             self.compression.take_over(shared["compression"], states)
-
-
-def _check_topology(topology: Topology, optimizer_state: Travels, lag: int, overlap: int) -> None:
-    """Raise UserError for what needs every worker in every round."""
-    chosen = {
-        "optimizer_state='average'": optimizer_state == "average",
-        "overlap": overlap > 0,
-        "lag": lag > 0 and topology.coordinated,
-    }
-    if topology.partial or topology.coordinated:
-        for option, given in chosen.items():
-            if given:
-                raise UserError(
-                    f"{option} needs every worker in every round, and this recipe averages some "
-                    "of them; leave it out"
-                )
 
 
 def consensus(fleet: Fleet, rows: Tensor, participants: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from tacit.attacks import Liars
 from tacit.calls import Value, call, parse_call, parse_value
 from tacit.errors import UserError, unknown
 from tacit.fleet import Link
@@ -28,7 +29,8 @@ __all__ = ["RunConfig", "Value", "parse_call", "parse_value"]
 class RunConfig:
     """What is run. ``steps`` goes before ``epochs``, by default 10, or a stream once; a run also
     stops at ``target`` accuracy if ``stop_at_target``. ``optimizer``: overrides the task's, like
-    ``adam:lr=0.001,eps=1e-7``. ``noise``: see ``Simulation``."""
+    ``adam:lr=0.001,eps=1e-7``. ``noise``: see ``Simulation``. ``liars``: how many of the workers
+    lie, ``attack`` and ``attack_trigger``: how (see ``Liars``)."""
 
     recipe: str
     options: dict[str, Value] = field(default_factory=dict)
@@ -44,6 +46,9 @@ class RunConfig:
     order: Order = "shuffle"
     optimizer: str | None = None
     noise: float = 0.0
+    liars: int = 0
+    attack: str | None = None
+    attack_trigger: str | None = None
     execution: Execution = "auto"
     device: str = "cpu"
     processes: int = 1
@@ -71,9 +76,12 @@ class RunConfig:
             raise UserError(f"epochs must be above 0, got {self.epochs:g}")
         if self.target is not None and not 0 < self.target <= 1:
             raise UserError(f"target is an accuracy between 0 and 1, got {self.target:g}")
+        if self.liars == 0 and (self.attack or self.attack_trigger):
+            raise UserError("an attack needs workers that lie; give --liars too")
         Link.parse(self.link)
         self.build_recipe()
         self.build_optimizer()
+        self.build_liars()
 
     @property
     def label(self) -> str:
@@ -105,6 +113,12 @@ class RunConfig:
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer {self.optimizer}: {_one_line(error)}") from None
         return cast(OptimizerFactory, factory)
+
+    def build_liars(self) -> Liars | None:
+        """The workers that lie, if any do."""
+        if self.liars == 0:
+            return None
+        return Liars(self.liars, self.attack, self.attack_trigger)
 
     # -- as a file
 

@@ -14,7 +14,7 @@ from tacit.errors import UserError
 from tacit.fleet import Fleet, Kind
 from tacit.replicas import Models
 from tacit.setting import Setting
-from tacit.topologies import Everyone, Topology
+from tacit.topologies import Everyone, Peers, Topology
 
 
 class GradientExchange:
@@ -22,9 +22,11 @@ class GradientExchange:
 
     With equal optimizers on all workers the models stay equal, as in PyTorch's
     DistributedDataParallel. ``compression``: what travels; None: the gradients, dense.
-    ``topology``: whose gradients count at a step; all get the result. ``charged``: False where the
+    ``topology``: whose gradients count at a step; all get the result. Among :class:`Peers` each
+    worker has its own, of the gradients it holds. ``charged``: False where the
     exchange stands for something else than communication, and is recorded alone.
-    Raises UserError for EF21 with an aggregator that is no mean.
+    Raises UserError for EF21 with an aggregator that is no mean, unless receivers keep what they
+    hear of each worker (Byz-EF21).
     """
 
     def __init__(
@@ -35,9 +37,18 @@ class GradientExchange:
         charged: bool = True,
     ) -> None:
         self.aggregator = aggregator or Mean()
-        adds_up = compression is not None and compression.memory.counts_absent
+        adds_up = (
+            compression is not None
+            and compression.memory.counts_absent
+            and not compression.heard.remembers
+        )
         if adds_up and not isinstance(self.aggregator, Mean):
-            raise UserError("EF21 adds up the workers' changes, which needs a mean of them")
+            raise UserError(
+                "EF21 adds up the workers' changes, which needs a mean of them; for another "
+                "aggregator take byz_ef21"
+            )
+        if compression is not None and isinstance(topology, Peers):
+            raise UserError("gradients among peers travel dense; leave out the compression")
         self.compression = compression
         self.topology = topology or Everyone()
         self.charged = charged
@@ -62,20 +73,33 @@ class GradientExchange:
         gradients = self.models.gradients
         participants = present & self.topology.participants(self.fleet.ledger.step)
         kind: Kind = "gradient" if self.charged else "evaluation"
-        if self.compression is None:
+        if isinstance(self.topology, Peers):
+            gradients[:] = self.topology.mix(
+                self.fleet, gradients, self.aggregator, self.fleet.ledger.step, kind
+            )
+            return True
+        if self._reduces:
             gradients[:] = self.aggregator.combine(self.fleet, gradients, kind, participants)
             return self.fleet.weight > 0
-        # messages of bytes do not say who is away, and what it is away for
+        # what is gathered does not say who is away, and what it is away for, before it is there
         self.fleet.roll_call(kind)
         if self.fleet.weight == 0:
             return False
-        gradients[:] = self.compression.combine(gradients, kind, participants, self.aggregator)
+        if self.compression is None:
+            gradients[:] = self.aggregator.combine(self.fleet, gradients, kind, participants)
+        else:
+            gradients[:] = self.compression.combine(gradients, kind, participants, self.aggregator)
         return True
 
     @property
     def first_message(self) -> int:
         """How many columns the first message of a step has (a roll call: none)."""
-        return self.models.gradients.shape[1] if self.compression is None else 0
+        return self.models.gradients.shape[1] if self._reduces else 0
+
+    @property
+    def _reduces(self) -> bool:
+        """Whether gradients travel in a mean, which carries who takes part."""
+        return self.compression is None and not self.aggregator.gathers
 
     @property
     def warms_up(self) -> bool:

@@ -76,6 +76,11 @@ class LocalOptimizer:
         """Whether a step evaluates the loss and its gradient by itself, maybe several times."""
         return isinstance(self.optimizers[0], torch.optim.LBFGS)
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step, of the first group of parameters."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
     def step(
         self, active: list[int], closure: Callable[[int], Callable[[], Any]] | None = None
     ) -> None:

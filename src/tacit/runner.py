@@ -77,6 +77,7 @@ def build(config: RunConfig, fleet: Fleet) -> Simulation:
         execution=config.execution,
         device=device,
         link=Link.parse(config.link),
+        liars=config.build_liars(),
     )
 
 

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from tacit import rng
+from tacit.aggregators import Aggregator
+from tacit.attacks import Liars
 from tacit.averaging import consensus
 from tacit.errors import UserError
 from tacit.evaluation import Evaluation, examine
-from tacit.fleet import Fleet, Link, predicted_seconds
+from tacit.fleet import Fleet, Kind, Link, predicted_seconds
 from tacit.journal import Journal
 from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
@@ -28,6 +30,7 @@ from tacit.setting import Setting
 from tacit.tasks.batches import Order
 from tacit.tasks.feed import feed_of
 from tacit.tasks.task import Task, parameter_groups
+from tacit.topologies import Peers
 from tacit.training import Execution, LocalTraining
 
 #: Rounds of a stream without end that are run if nothing else is said, and between evaluations.
@@ -43,6 +46,7 @@ class Simulation:
     ``optimizer``: overrides the task's; a recipe's own comes first. ``link``: of the virtual clock.
     ``noise``: standard deviation of what is added to every worker's first model, each its own;
     where gradients are exchanged there is one model, and none is.
+    ``liars``: the workers that lie, for tests of what that does; the data is split over the others.
     A task that is a stream gives every worker fresh samples; it is not partitioned.
     Raises UserError where the pieces do not fit, TrainingDiverged when a loss is not finite.
     """
@@ -63,14 +67,21 @@ class Simulation:
         device: torch.device | str = "cpu",
         link: Link | None = None,
         noise: float = 0.0,
+        liars: Liars | None = None,
     ) -> None:
         self.task, self.recipe, self.fleet, self.link = task, recipe, fleet, link
         batch_size = batch_size or task.batch_size
         _keep_freed_memory()
         self.stream = task.stream(fleet.size, batch_size, seed) if task.stream else None
+        if self.stream is not None and liars is not None:
+            raise UserError(f"{task.name} is a stream, where no worker can lie; leave out liars")
+        self.liars, honest = liars, fleet.size - (liars.count if liars is not None else 0)
+        learners = range(min(fleet.hosted.start, honest), min(fleet.hosted.stop, honest))
         feed, samples = feed_of(
-            task, self.stream, partition, fleet.size, fleet.hosted, batch_size, seed, order
+            task, self.stream, partition, honest, learners, batch_size, seed, order
         )
+        # a liar says that it has as much as others
+        samples += [sum(samples) // honest] * (fleet.size - honest)
         with rng.scoped(seed, "model"):
             module = task.model()
         self.replicas = Replicas(
@@ -107,7 +118,7 @@ class Simulation:
         )
         #: Steps in which all workers together see as many samples as there are; rarely whole. Of a
         #: stream, all its rounds; of one without end, so many.
-        self.steps_per_epoch = len(task.train) / (fleet.size * batch_size)
+        self.steps_per_epoch = len(task.train) / (honest * batch_size)
         if self.stream is not None:
             self.steps_per_epoch = float(self.stream.rounds or _ENDLESS)
         self.setting = Setting(
@@ -120,6 +131,11 @@ class Simulation:
             rates=torch.tensor(self.stream.sizes) if self.stream is not None else None,
             shapes=self.replicas.shapes,
         )
+        #: Who trains and is evaluated, ``(K,)`` bool.
+        self.honest = torch.arange(fleet.size) < honest
+        if liars is not None:
+            _start_liars(liars, recipe, self.setting)
+        fleet.voice = liars
         if recipe.gradients is not None:
             recipe.gradients.start(fleet, self.replicas, self.setting)
         if averaging is not None:
@@ -167,8 +183,11 @@ class Simulation:
         self.fleet.ledger.step = self.steps
         recipe, hosted = self.recipe, self.fleet.hosted
         participants = recipe.averaging.participants if recipe.averaging else self._everyone
-        here = participants[hosted.start : hosted.stop].tolist()
+        here = (participants & self.honest)[hosted.start : hosted.stop].tolist()
         active = [row for row, taking_part in enumerate(here) if taking_part]
+        if self.liars is not None and self.liars.needs_flipped:
+            self.liars.flipped = self.training.flipped(active)
+            self.liars.rate = self.optimizer.rate
 
         losses = self.training.gradients(active, self.steps) if active else torch.zeros(0)
         backward = time.perf_counter()
@@ -200,9 +219,10 @@ class Simulation:
     # -- looking at the run
 
     def consensus(self) -> tuple[Tensor, Tensor]:
-        """The mean of the workers' parameters ``(d,)`` and buffers ``(d_b,)``."""
+        """The mean of the honest workers' parameters ``(d,)`` and buffers ``(d_b,)``."""
         averaging = self.recipe.averaging
         who = averaging.participants if averaging is not None else self._everyone
+        who = who & self.honest
         parameters = consensus(self.fleet, self.replicas.parameters, who)
         if not self.replicas.buffers.numel():
             return parameters, self.replicas.buffers[0]
@@ -259,6 +279,7 @@ class Simulation:
             "ledger": self.fleet.ledger.state_dict(),
             "averaging": averaging.state_dict() if averaging is not None else None,
             "gradients": gradients.state_dict() if gradients is not None else None,
+            "liars": self.liars.state_dict() if self.liars is not None else None,
         }
 
     def worker_state(self, worker: int) -> dict[str, Any]:
@@ -287,6 +308,8 @@ class Simulation:
             self.recipe.averaging.load_state_dict(shared["averaging"])
         if self.recipe.gradients is not None:
             self.recipe.gradients.load_state_dict(shared.get("gradients") or {})
+        if self.liars is not None:
+            self.liars.load_state_dict(shared.get("liars") or {})
         for row, worker in enumerate(self.fleet.hosted):
             state = workers[worker]
             self.replicas.load_worker_state(row, state["replica"])
@@ -296,6 +319,17 @@ class Simulation:
                 self.recipe.averaging.load_worker_state(row, state["averaging"])
             if self.recipe.gradients is not None:
                 self.recipe.gradients.load_worker_state(row, state.get("gradients") or {})
+
+
+def _start_liars(liars: Liars, recipe: Recipe, setting: Setting) -> None:
+    rules: dict[Kind, Aggregator] = {}
+    if recipe.gradients is not None:
+        rules["gradient"] = recipe.gradients.aggregator
+    if recipe.averaging is not None:
+        rules["model"] = recipe.averaging.aggregator
+        rules["monitoring"] = recipe.averaging.trigger.decision
+    peers = recipe.averaging is not None and isinstance(recipe.averaging.topology, Peers)
+    liars.start(setting, rules, peers)
 
 
 def _keep_freed_memory() -> None:

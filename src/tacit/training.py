@@ -56,6 +56,7 @@ class LocalTraining:
         #: Wrong answers of the last pass, all active workers together.
         self.mistakes = 0
         self.seed = seed
+        self._flips = False
         self.device = torch.device(device)
         self.batched = self._choose(execution, deterministic)
         self.draws = [0] * len(workers)
@@ -85,6 +86,26 @@ class LocalTraining:
             )
         return losses
 
+    def flipped(self, active: list[int]) -> Tensor:
+        """The gradients that these workers' next batches would give were a label y C - 1 - y, of C
+        classes: ``(L, d)``, zeros of the others. Only ``replicas.gradients`` changes. Raises
+        UserError for outputs that are no logits of 2 or more classes, in their last dimension."""
+        replicas = self.replicas
+        if not active:
+            return torch.zeros_like(replicas.gradients)
+        replicas.module.train()
+        buffers = replicas.buffers.clone()
+        counters = [{n: value.clone() for n, value in own.items()} for own in replicas.counters]
+        self._flips = True
+        try:
+            self._loop(active)
+        finally:
+            self._flips = False
+        # statistics have seen the batch: honest workers' must not
+        replicas.buffers.copy_(buffers)
+        replicas.counters[:] = counters
+        return replicas.gradients.clone()
+
     def step(self, active: list[int]) -> None:
         """One local optimizer step of the workers in rows ``active``."""
         self.optimizer.step(active, self._closure)
@@ -102,6 +123,8 @@ class LocalTraining:
         stream = rng.derive(self.seed, "training", self.workers[row], draw)
         rng.seed_default(stream, self._random_devices)
         output = module(x)
+        if self._flips:
+            y = _flipped(y, output)
         loss = self.task.loss(output, y)
         self._judge(output, y)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -159,6 +182,14 @@ class LocalTraining:
             if not self.feed.even:
                 raise UserError("execution='batched' needs batches of one size; use 'auto'")
         return execution == "batched"
+
+
+def _flipped(y: Tensor, output: Tensor) -> Tensor:
+    """The labels C - 1 - y."""
+    classes = output.shape[-1]
+    if y.is_floating_point() or output.dim() != y.dim() + 1 or classes < 2:
+        raise UserError("there are no labels to flip: this task's outputs are not logits of classes")
+    return classes - 1 - y
 
 
 def batchable(module: nn.Module) -> bool:

@@ -27,6 +27,9 @@ COMPRESSED = [
     "ef21-both_ways",
     "ef21-partial",
     "ef21_w",
+    "byz_ef21",
+    "byz_ef21-both_ways",
+    "rosdhb",
     "local_sgd-compressed",
     "fda-compressed",
 ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from helpers import quarrels
@@ -39,7 +41,10 @@ def test_equal_workers_are_accepted():
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_is_described_with_its_options(name):
-    options = {"delta": 1.0} if name == "dynamic_averaging" else {}
+    needed = {"delta": 1.0, "f": 1}
+    options = {
+        o: needed[o] for o in inspect.signature(recipes.RECIPES[name]).parameters if o in needed
+    }
     described = handshake.describe(recipes.RECIPES[name](**options))
     assert described == handshake.describe(recipes.RECIPES[name](**options))
     assert described["name"] == name

@@ -221,6 +221,142 @@ def ef21(
     return list(range(1, workers.steps + 1))
 
 
+# -- methods of gradients that stand bad senders
+
+Rule = Callable[[list[Tensor]], Tensor]
+
+
+def trimmed(f: int) -> Rule:
+    """Without the ``f`` smallest and largest values of each coordinate, the mean."""
+
+    def rule(vectors: list[Tensor]) -> Tensor:
+        columns = zip(*(vector.tolist() for vector in vectors), strict=True)
+        kept = [sorted(column)[f : len(column) - f] for column in columns]
+        return torch.tensor([sum(values) / len(values) for values in kept]).double()
+
+    return rule
+
+
+def mixed(f: int, rule: Rule) -> Rule:
+    """Nearest-neighbour mixing: each vector becomes the mean of the ``n - f`` nearest to it, of
+    which it is one (Allouah et al. 2023)."""
+
+    def of_mixed(vectors: list[Tensor]) -> Tensor:
+        out = []
+        for x in vectors:
+            near = sorted(vectors, key=lambda y, x=x: float((x - y).norm()))[: len(vectors) - f]
+            out.append(sum(near) / len(near))
+        return rule(out)
+
+    return of_mixed
+
+
+def byz_ef21(
+    workers: Workers,
+    compress: Compress,
+    rule: Rule,
+    momentum: float = 1.0,
+    zero: bool = False,
+    back: Compress | None = None,
+) -> list[int]:
+    """Rammal et al. 2024; with momentum the moving averages of gradients instead. The
+    server's g goes back as in EF21-BC."""
+    K = workers.count
+    g: list[Tensor] = []
+    averages: list[Tensor] = []
+    answered = None
+    for _ in range(workers.steps):
+        gradients = [workers.gradient(k) for k in range(K)]
+        averages = [
+            (1 - momentum) * averages[k] + momentum * gradients[k] if averages else gradients[k]
+            for k in range(K)
+        ]
+        first = not g and not zero
+        if first:
+            g = list(averages)
+        else:
+            g = g or [torch.zeros_like(v) for v in averages]
+            g = [g[k] + compress(averages[k] - g[k]) for k in range(K)]
+        server = rule(g)
+        answered = torch.zeros_like(server) if answered is None else answered
+        whole = first or back is None
+        answered = server if whole else answered + back(server - answered)
+        workers.apply(answered)
+    return list(range(1, workers.steps + 1))
+
+
+def rosdhb(
+    workers: Workers,
+    mask: Callable[[int], Tensor],
+    rule: Rule,
+    beta: float,
+    back: Compress | None = None,
+) -> list[int]:
+    """Gupta et al. 2026; ``mask`` of the step: 1 where entries are sent, 0 elsewhere."""
+    m, spread = [0.0] * workers.count, Back(back)
+    for step in range(1, workers.steps + 1):
+        sent = mask(step)
+        for k in range(workers.count):
+            scaled = len(sent) / int(sent.sum()) * workers.gradient(k) * sent
+            m[k] = beta * m[k] + (1 - beta) * scaled
+        workers.apply(spread(rule(m)))
+    return list(range(1, workers.steps + 1))
+
+
+# -- methods without a server: what each worker makes of the vectors it holds, its own among them
+
+#: Of a step, what travels and a worker: whose vectors it holds.
+Held = Callable[[int, str, int], list[int]]
+#: Of these vectors and the place of the own one.
+PeerRule = Callable[[list[Tensor], int], Tensor]
+
+
+def nearest(f: int) -> PeerRule:
+    """The mean of all but the ``f`` farthest from the own one (Farhadkhani et al. 2023)."""
+
+    def rule(vectors: list[Tensor], own: int) -> Tensor:
+        order = sorted(vectors, key=lambda x: float((x - vectors[own]).norm()))
+        return sum(order[: len(vectors) - f]) / (len(vectors) - f)  # type: ignore[return-value]
+
+    return rule
+
+
+def mix(vectors: list[Tensor], held: Held, rule: PeerRule, step: int, what: str) -> list[Tensor]:
+    out = []
+    for k in range(len(vectors)):
+        who = held(step, what, k)
+        out.append(rule([vectors[j] for j in who], who.index(k)))
+    return out
+
+
+def monna(workers: Workers, lr: float, beta: float, held: Held, rule: PeerRule) -> list[int]:
+    """Farhadkhani et al. 2023, Algorithm 1: the momentum begins at 0 and stays at home."""
+    models = [workers.get(k) for k in range(workers.count)]
+    m = [torch.zeros_like(model) for model in models]
+    for step in range(1, workers.steps + 1):
+        for k in range(workers.count):
+            m[k] = beta * m[k] + (1 - beta) * workers.gradient(k)
+            models[k] = models[k] - lr * m[k]
+        models = mix(models, held, rule, step, "model")
+        put_each(workers, models)
+    return list(range(1, workers.steps + 1))
+
+
+def learn(workers: Workers, lr: float, held: Held, rule: PeerRule) -> list[int]:
+    """El-Mhamdi et al. 2021: gradients are mixed, then models."""
+    for step in range(1, workers.steps + 1):
+        gradients = [workers.gradient(k) for k in range(workers.count)]
+        gradients = mix(gradients, held, rule, step, "gradient")
+        models = [workers.get(k) - lr * g for k, g in enumerate(gradients)]
+        put_each(workers, mix(models, held, rule, step, "model"))
+    return list(range(1, workers.steps + 1))
+
+
+def put_each(workers: Workers, models: list[Tensor]) -> None:
+    for module, model in zip(workers.models, models, strict=True):
+        nn.utils.vector_to_parameters(model.float(), module.parameters())
+
+
 # -- methods of models
 
 

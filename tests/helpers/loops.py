@@ -49,6 +49,12 @@ RECIPES: dict[str, Callable[[], tacit.Recipe]] = {
     ),
     "ef21-partial": lambda: tacit.ef21("topk(density=0.2)", fraction=0.5, start="zero"),
     "ef21_w": lambda: tacit.ef21_w("topk(density=0.2)", estimate=4),
+    "byz_ef21": lambda: tacit.byz_ef21(0, "median", "topk(density=0.2)"),
+    "byz_ef21-both_ways": lambda: tacit.byz_ef21(
+        0, compressor="topk(density=0.2)", momentum=0.3, download="topk(density=0.4,values=int8)"
+    ),
+    "rosdhb": lambda: tacit.rosdhb(0, "median", 0.3),
+    "rosdhb-both_ways": lambda: tacit.rosdhb(0, density=0.3, download="topk(density=0.4)"),
     "sparseloco": lambda: tacit.sparseloco(5, k=8, block=32),
     "local_sgd-compressed": lambda: tacit.local_sgd(4, compressor="randomk(density=0.5)"),
     "fda-compressed": lambda: tacit.fda(
@@ -63,7 +69,9 @@ RECIPES: dict[str, Callable[[], tacit.Recipe]] = {
     ),
 }
 #: Those that exchange compressed gradients.
-COMPRESSED_GRADIENTS = tuple(n for n in RECIPES if n.startswith(("compressed", "dgc", "ef21")))
+COMPRESSED_GRADIENTS = tuple(
+    n for n in RECIPES if n.startswith(("compressed", "dgc", "ef21", "byz_ef21", "rosdhb"))
+)
 
 
 def model_of(task: Task) -> nn.Module:

@@ -32,6 +32,7 @@ from tacit.fleet import AttendedFleet, IslandFleet, ProcessGroupFleet
 from tacit.gradients import GradientExchange
 from tacit.recipes import Recipe
 from tacit.setting import Setting
+from tacit.topologies import Peers
 
 Group = dist.ProcessGroup | DeviceMesh
 
@@ -150,6 +151,13 @@ def _check(
         raise UserError(
             "a recipe that samples workers leaves the others idle, which an attached loop cannot; "
             "use fraction=1"
+        )
+    exchanges = [part for part in (recipe.averaging, recipe.gradients) if part is not None]
+    if any(isinstance(part.topology, Peers) for part in exchanges):
+        raise UserError(
+            f"{recipe.name} goes on without those who are silent, and an attached loop waits for "
+            "all; run it as a Simulation on a ProcessGroupFleet, or take an averaging recipe with "
+            "aggregator=..."
         )
     if island is not None and recipe.averaging is None:
         raise UserError(

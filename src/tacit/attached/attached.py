@@ -152,8 +152,9 @@ class Attached:
     @contextlib.contextmanager
     def consensus(self) -> Iterator[nn.Module]:
         """The model with the mean of the workers' parameters and floating-point buffers (of those
-        workers that have learned something since the last average), to evaluate or save. This
-        worker's own come back afterwards. Charged as evaluation."""
+        workers that have learned something since the last average), to evaluate or save; where the
+        recipe has another aggregator, with what that makes of all workers'. This worker's own come
+        back afterwards. Charged as evaluation."""
         with self._steps.flat.showing(*self._serve("look")):
             yield self.model
 

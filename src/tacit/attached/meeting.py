@@ -52,7 +52,7 @@ def _meet_inside(steps: Steps, inside: AttendedFleet, width: int, purpose: Purpo
     if inside.absences:
         # a follower's learning rate may have been another one
         steps.flat.read()
-        steps.flat.parameters[:] = _mean(inside, steps.flat.parameters, "model")
+        steps.flat.parameters[:] = _combined(steps, inside, steps.flat.parameters, "model")
         steps.flat.write()
         inside.owes, inside.absences = True, False
     return met
@@ -77,21 +77,27 @@ def _meet_outside(
 
 
 def consensus(steps: Steps, kind: Kind) -> tuple[Tensor, Tensor]:
-    """The mean of the workers' parameters ``(d,)`` and buffers ``(d_b,)``; when they have met."""
+    """What the workers' parameters ``(d,)`` and buffers ``(d_b,)`` come to; when they have met."""
     steps.flat.read()
     steps.flat.read_buffers()
     parameters, buffers = steps.flat.parameters, steps.flat.buffers
     if steps.averaging is not None:
-        parameters = _mean(steps.fleet, parameters, kind)
+        parameters = _combined(steps, steps.fleet, parameters, kind)
     for fleet in steps.fleets:
-        buffers = _mean(fleet, buffers, kind)
+        buffers = _combined(steps, fleet, buffers, kind)
     return parameters[0].clone(), buffers[0].clone()
 
 
-def _mean(fleet: AttendedFleet, rows: Tensor, kind: Kind) -> Tensor:
-    """Of those who have learned something since the last average; if nobody has, of all."""
+def _combined(steps: Steps, fleet: AttendedFleet, rows: Tensor, kind: Kind) -> Tensor:
+    """The mean of those who have learned something since the last average; if nobody has, of all.
+    Where the fleet's aggregator is no mean, what it makes of all: a mean would let one worker say
+    how the run ends, and a rule may not accept so few as have learned."""
     if not rows.numel():
         return rows
+    outside = steps.averaging if fleet is steps.fleet else None
+    exchange = outside or steps.exchange
+    if exchange is not None and exchange.aggregator.gathers:
+        return exchange.aggregator(fleet.gather_rows(rows, kind))[None]
     mean = fleet.mean(rows, kind)
     if fleet.weight == 0:
         fleet.owes = True

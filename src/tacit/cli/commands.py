@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tacit.aggregators import AGGREGATORS
+from tacit.attacks import ATTACKS
 from tacit.cli.options import run_options
 from tacit.cli.progress import observer
 from tacit.compressors.registry import COMPRESSORS
@@ -92,7 +94,7 @@ def compare(recipes: tuple[str, ...], out: str | None, **options: Any) -> None:
 
 @tacit.command(name="list")
 def list_() -> None:
-    """The recipes, tasks and compressors there are."""
+    """The recipes, tasks, compressors, aggregators and attacks there are."""
     from tacit.tasks.registry import TASKS
 
     recipes = _described("recipe", RECIPES)
@@ -102,7 +104,12 @@ def list_() -> None:
         if source.stream is not None:
             options = _options(source.stream)
         tasks.add_row(f"[bold]{name}", ", ".join(source.models), options, source.description)
-    for shown in (recipes, tasks, _described("compressor", COMPRESSORS)):
+    parts: dict[str, Mapping[str, Any]] = {
+        "compressor": COMPRESSORS,
+        "aggregator": AGGREGATORS,
+        "attack": ATTACKS,
+    }
+    for shown in (recipes, tasks, *(_described(what, parts[what]) for what in parts)):
         console.print(shown)
         console.print()
 

@@ -13,6 +13,7 @@ from tacit.recipes.dynamic import dynamic_averaging, fda
 from tacit.recipes.federated import diloco, fedadagrad, fedadam, fedavg, fedavgm
 from tacit.recipes.plain import continuous, local_sgd, no_sync, periodic, serial, synchronous
 from tacit.recipes.recipe import Recipe
+from tacit.recipes.robust import byz_ef21, learn, monna, rosdhb
 
 #: Every recipe by its name on the command line.
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -32,6 +33,10 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
         dgc,
         ef21,
         ef21_w,
+        monna,
+        learn,
+        byz_ef21,
+        rosdhb,
         continuous,
         periodic,
         no_sync,
@@ -42,6 +47,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 __all__ = [
     "RECIPES",
     "Recipe",
+    "byz_ef21",
     "compressed",
     "continuous",
     "dgc",
@@ -54,9 +60,12 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
+    "learn",
     "local_sgd",
+    "monna",
     "no_sync",
     "periodic",
+    "rosdhb",
     "serial",
     "sparseloco",
     "synchronous",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from tacit.averaging import ModelAveraging, Travels
+from tacit.aggregators import Aggregator, as_aggregator
+from tacit.averaging import ModelAveraging
 from tacit.compressors import Compressor
 from tacit.errors import unknown
+from tacit.fitting import Travels
 from tacit.recipes.parts import with_feedback
 from tacit.recipes.recipe import Recipe
 from tacit.topologies import Balancing
@@ -35,6 +37,8 @@ def fda(
     epsilon: float | None = None,
     buffers: Travels = "local",
     optimizer_state: Travels = "local",
+    aggregator: str | Aggregator | None = None,
+    decision: str | Aggregator | None = None,
     compressor: str | Compressor | None = None,
     download: str | Compressor | None = None,
 ) -> Recipe:
@@ -49,6 +53,10 @@ def fda(
     ``compressor``: of the models' changes, such as ``topk(density=0.05,values=int8)``; what is not
     sent is added to the next change (error feedback). ``download``: messages go to a coordinator,
     whose answer this one compresses, likewise; without, they go from everybody to everybody.
+
+    Against liars: ``aggregator`` combines the models, such as ``nnm(f=2,then=trimmed_mean)``, and
+    ``decision`` the states that a check is about, such as ``trimmed_mean(f=2)`` (see
+    ``ModelVariance``).
     """
     estimators: dict[str, Callable[[], Estimator]] = {
         "linear": Linear,
@@ -58,9 +66,10 @@ def fda(
     }
     if estimator not in estimators:
         raise unknown("estimator", estimator, estimators)
-    trigger = ModelVariance(theta, estimators[estimator](), every)
+    trigger = ModelVariance(theta, estimators[estimator](), every, as_aggregator(decision))
     averaging = ModelAveraging(
         trigger,
+        as_aggregator(aggregator),
         buffers=buffers,
         optimizer_state=optimizer_state,
         lag=lag,

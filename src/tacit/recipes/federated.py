@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from tacit.aggregators import OuterOptimizer, WeightedMean
+from tacit.aggregators import Aggregator, OuterOptimizer, WeightedMean, as_aggregator
 from tacit.averaging import ModelAveraging
 from tacit.compressors import Compressor
 from tacit.errors import UserError, check_number
@@ -22,6 +22,7 @@ def fedavg(
     epochs: float | None = None,
     lr: float | None = None,
     period: int | None = None,
+    aggregator: str | Aggregator | None = None,
 ) -> Recipe:
     """FedAvg (McMahan et al. 2017): each round, a sampled ``fraction`` of the workers runs
     ``epochs`` (by default 1) local epochs of SGD at ``lr`` (0.01); their models are averaged,
@@ -31,14 +32,17 @@ def fedavg(
     With ``period``, as on streams, which do not wait (Kamp et al. 2018, sigma_{b,C}): everybody
     trains with the task's optimizer, and every ``period`` steps a sampled part goes on from its
     plain mean. Raises UserError for ``epochs`` or ``lr`` beside it.
+
+    ``aggregator``: how the models are combined, such as ``trimmed_mean(f=2)`` against liars.
     """
+    rule = as_aggregator(aggregator)
     if period is not None:
         if epochs is not None or lr is not None:
             raise UserError("epochs and lr belong to rounds of epochs; leave them out, or period")
-        averaging = ModelAveraging(Every(period), topology=Drawn(fraction))
+        averaging = ModelAveraging(Every(period), rule, topology=Drawn(fraction))
         return Recipe("fedavg", averaging=averaging)
     epochs, lr = 1.0 if epochs is None else epochs, 0.01 if lr is None else lr
-    return _fedopt("fedavg", None, fraction, epochs, lr)
+    return _fedopt("fedavg", None, fraction, epochs, lr, rule)
 
 
 def fedavgm(
@@ -90,11 +94,13 @@ def diloco(
     overlap: int = 0,
     compressor: str | Compressor | None = None,
     download: str | Compressor | None = None,
+    aggregator: str | Aggregator | None = None,
 ) -> Recipe:
     """DiLoCo (Douillard et al. 2023): local training for ``period`` steps, then a Nesterov step on
     the averaged pseudo-gradient. The task's optimizer (published: AdamW) is the inner one.
     ``overlap``: the models travel during so many further steps (see ``ModelAveraging``).
     ``compressor``, ``download``: of the pseudo-gradients, with error feedback, see :func:`fda`.
+    ``aggregator``: as in :func:`fedavg`.
     """
     rate("server_lr", server_lr)
     if not check_number("momentum", momentum, "[0, 1)") and nesterov:
@@ -102,6 +108,7 @@ def diloco(
     server = partial(torch.optim.SGD, lr=server_lr, momentum=momentum, nesterov=nesterov)
     averaging = ModelAveraging(
         Every(period),
+        as_aggregator(aggregator),
         outer=OuterOptimizer(server),
         overlap=overlap,
         compression=with_feedback(compressor, download),
@@ -110,11 +117,16 @@ def diloco(
 
 
 def _fedopt(
-    name: str, server: OptimizerFactory | None, fraction: float, epochs: float, lr: float
+    name: str,
+    server: OptimizerFactory | None,
+    fraction: float,
+    epochs: float,
+    lr: float,
+    aggregator: Aggregator | None = None,
 ) -> Recipe:
     averaging = ModelAveraging(
         EveryEpochs(epochs),
-        aggregator=WeightedMean(),
+        aggregator or WeightedMean(),
         outer=OuterOptimizer(server) if server is not None else None,
         topology=Sampled(fraction) if fraction != 1 else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -55,6 +56,21 @@ def sgd(lr: float | None, momentum: float = 0.0) -> OptimizerFactory | None:
     if lr is None:
         return None
     return partial(torch.optim.SGD, lr=rate("lr", lr), momentum=momentum)
+
+
+def polyak(lr: float, momentum: float) -> OptimizerFactory:
+    """SGD along an exponential average of the gradients, ``m <- beta m + (1 - beta) g`` from m = 0
+    (torch's SGD with dampening starts from m = g)."""
+    rate("lr", lr), check_number("momentum", momentum, "[0, 1)")
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, dampening=momentum)
+        for group in optimizer.param_groups if momentum else []:
+            for p in group["params"]:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return optimizer
+
+    return make
 
 
 def rate(what: str, value: float) -> float:

@@ -50,6 +50,9 @@ TRAINING: dict[str, _Training] = {
     "densenet201": _Training(NESTEROV, kernel_decay=2e-4),
     "resnet20": _Training(MOMENTUM, batch_size=128, augment=True),
     "resnet110": _Training(MOMENTUM, batch_size=128, augment=True),
+    # MoNNA's own recipe brings its optimizer
+    "monna-cnn": _Training(partial(torch.optim.SGD, lr=0.1), batch_size=25),
+    "monna-cifar": _Training(partial(torch.optim.SGD, lr=0.1), batch_size=50),
     "char-lstm": _Training(partial(torch.optim.SGD, lr=1.0, momentum=0.9)),
     "gru": _Training(partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
 }
@@ -92,10 +95,10 @@ def _generated(stream: Callable[..., StreamFactory], description: str) -> Source
 
 TASKS: dict[str, Source] = {
     "digits": Source(_digits, ("mlp",), "8x8 handwritten digits that come with scikit-learn"),
-    "mnist": Source(load_mnist, ("lenet5", "vgg16"), "28x28 handwritten digits"),
+    "mnist": Source(load_mnist, ("lenet5", "vgg16", "monna-cnn"), "28x28 handwritten digits"),
     "cifar10": Source(
         load_cifar10,
-        ("densenet121", "densenet201", "resnet20", "resnet110"),
+        ("densenet121", "densenet201", "resnet20", "resnet110", "monna-cifar"),
         "32x32 colour photographs",
         augment=crop_and_flip,
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tacit.aggregators import Aggregator, Mean
 from tacit.errors import UserError
 from tacit.setting import Setting
 
@@ -22,12 +23,15 @@ class Trigger:
     """Decides, after each local step, whether the models are to be averaged.
 
     A trigger is *due* after every ``period`` steps. If it *monitors*, every worker then sends a
-    small local state; the states are averaged over the fleet and :meth:`fires` decides on the
-    mean. If it does not, being due is the decision and nothing is sent.
+    small local state; the states are combined over the fleet, by default averaged, and
+    :meth:`fires` decides on the result. If it does not, being due is the decision and nothing is
+    sent.
     """
 
     monitors: bool = False
     period: int = 1
+    #: How the workers' states are combined: the mean, or what liars cannot move far.
+    decision: Aggregator = Mean()
     #: What :meth:`estimate` is compared with, for reports; None where there is no such number.
     threshold: float | None = None
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tacit.aggregators import Aggregator, Mean
 from tacit.errors import UserError
 from tacit.setting import Setting
 from tacit.triggers.base import Trigger, check_steps
@@ -32,21 +33,35 @@ class ModelVariance(Trigger):
     ``4.91e-5 d``, the line that the paper's authors fitted through their best values in the
     federated setting, for Adam at 1e-3 and SGD at 0.1: a first guess. ``every``: local steps
     between checks (published: 1). Between checks nothing is promised.
+
+    ``decision``: how the states are combined; None: their mean, as published, which one liar can
+    make anything. With a trimmed mean or a median that stands f, each number of the combined state
+    lies between two that honest workers sent, whatever f others say. So they cannot force a
+    synchronisation while no honest ``||u_k||^2`` is above theta, nor suppress LinearFDA's when the
+    smallest honest ``||u_k||^2`` less the largest honest ``<xi, u_k>^2`` is.
     """
 
     monitors = True
 
-    def __init__(self, theta: float | None, estimator: Estimator, every: int = 1) -> None:
+    def __init__(
+        self,
+        theta: float | None,
+        estimator: Estimator,
+        every: int = 1,
+        decision: Aggregator | None = None,
+    ) -> None:
         if theta is not None and not (theta >= 0 and math.isfinite(theta)):
             raise UserError(f"theta must be a finite number, at least 0, got {theta:g}")
         self.threshold = theta
         self.estimator = estimator
+        self.decision = decision or Mean()
         self.period = check_steps("the time between checks", every)
 
     def start(self, setting: Setting) -> None:
         if self.threshold is None:
             self.threshold = _THETA_PER_PARAMETER * setting.d
         self.estimator.start(setting)
+        self.decision.start(setting)
         # what is compiled is compiled now, not in the first step
         nothing = torch.zeros(setting.d, device=setting.device)
         self.estimator.local_state(nothing[None], nothing)

@@ -10,6 +10,7 @@ from tacit.tasks.models.densenet import densenet121, densenet201
 from tacit.tasks.models.kamp import KampCNN, kamp_mlp, linear
 from tacit.tasks.models.lenet import LeNet5
 from tacit.tasks.models.mlp import mlp
+from tacit.tasks.models.monna import MonnaCNN, monna_cifar
 from tacit.tasks.models.recurrent import GRU, CharLSTM
 from tacit.tasks.models.resnet import resnet20, resnet110
 from tacit.tasks.models.vgg import VGG16Star
@@ -23,6 +24,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "kamp-cnn": KampCNN,
     "kamp-mlp": kamp_mlp,
     "linear": linear,
+    "monna-cnn": MonnaCNN,
+    "monna-cifar": monna_cifar,
     "resnet20": resnet20,
     "resnet110": resnet110,
     "char-lstm": CharLSTM,
@@ -35,12 +38,14 @@ __all__ = [
     "CharLSTM",
     "KampCNN",
     "LeNet5",
+    "MonnaCNN",
     "VGG16Star",
     "densenet121",
     "densenet201",
     "kamp_mlp",
     "linear",
     "mlp",
+    "monna_cifar",
     "resnet20",
     "resnet110",
 ]

@@ -1,0 +1,110 @@
+"""Everybody with everybody, without a server: each worker mixes the models that it holds."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tacit import rng
+from tacit.aggregators import Aggregator
+from tacit.errors import UserError
+from tacit.fleet import Fleet, Kind
+from tacit.setting import Setting
+from tacit.topologies.base import Topology
+
+Reception = Literal["first", "worst", "all"]
+
+
+class Peers(Topology):
+    """Every worker sends its model to all others, and goes on from what its rule makes of those it
+    holds, its own among them. No two workers need have the same model.
+
+    ``f``: how many workers may say anything, or nothing. ``reception``: whose models one holds.
+
+    - ``first``: it does not wait for more than n - f, since f may be silent. Where each process
+      hosts one worker, those are the first to arrive; elsewhere, and where liars are simulated,
+      they are drawn at random.
+    - ``worst``: of these n - f as many as can be are liars', and the honest ones are drawn at
+      random (the asynchronous worst case of Farhadkhani et al., ICML 2023).
+    - ``all``: all n. A worker that says nothing has NaN as its model.
+    """
+
+    def __init__(self, f: int, reception: Reception = "first") -> None:
+        if reception not in get_args(Reception):
+            raise UserError(
+                f"reception is one of {', '.join(get_args(Reception))}, not {reception!r}"
+            )
+        if isinstance(f, bool) or not isinstance(f, int) or f < 0:
+            raise UserError(f"f is a number of workers, 0 or more, not {f!r}")
+        self.f, self.reception = f, reception
+
+    def start(self, setting: Setting) -> None:
+        """Raises UserError unless more than half of the workers are honest."""
+        super().start(setting)
+        if setting.workers < 2 * self.f + 1:
+            raise UserError(
+                f"{self.f} of {setting.workers} workers may lie; more than half must be honest, "
+                f"so take at least {2 * self.f + 1} workers, or lower f"
+            )
+
+    @property
+    def holds(self) -> int:
+        """How many models a worker waits for, its own included."""
+        return self.setting.workers - (0 if self.reception == "all" else self.f)
+
+    def participants(self, round_number: int) -> Tensor:
+        del round_number
+        return torch.ones(self.setting.workers, dtype=torch.bool)
+
+    def mix(
+        self, fleet: Fleet, rows: Tensor, rule: Aggregator, step: int, kind: Kind = "model"
+    ) -> Tensor:
+        """What the hosted workers go on from, ``(L, n)``; ``rows``: their models ``(L, n)``."""
+        # liars answer what they overhear, so they are never late: there, too, senders are drawn
+        if self.reception == "first" and fleet.voice is None:
+            first = fleet.gather_first(rows, kind, self.holds - 1)
+            if first is not None:
+                here, models = first
+                return rule.each(models, [np.arange(len(here))], [here.index(fleet.hosted.start)])
+        every = fleet.gather_rows(rows, kind)
+        honest = (
+            np.ones(fleet.size, np.bool_) if fleet.voice is None else fleet.voice.honest.numpy()
+        )
+        victims = [worker for worker in fleet.hosted if honest[worker]]
+        held = [self._held(worker, honest, kind, step) for worker in victims]
+        own = [
+            int(np.searchsorted(indices, worker))
+            for worker, indices in zip(victims, held, strict=True)
+        ]
+        if fleet.voice is not None and (told := fleet.voice.tell(every, kind, step)) is not None:
+            # what liars tell each honest worker comes behind everybody's rows
+            every = torch.cat([every, told])
+            for worker, indices in zip(victims, held, strict=True):
+                indices[~honest[indices]] = fleet.size + worker
+        mixed = rows.clone()
+        if victims:
+            first_row = victims[0] - fleet.hosted.start
+            made = mixed[first_row : first_row + len(victims)]
+            if fleet.deterministic:  # the bits of what is made for several depend on how many
+                for row, indices, place in zip(made, held, own, strict=True):
+                    row[:] = rule.each(every, [indices], [place])[0]
+            else:
+                made[:] = rule.each(every, held, own)
+        return mixed
+
+    def _held(
+        self, worker: int, honest: npt.NDArray[np.bool_], kind: Kind, step: int
+    ) -> npt.NDArray[np.int64]:
+        """The workers whose models this one holds at a step, in order."""
+        n = len(honest)
+        others = np.delete(np.arange(n), worker)
+        wanted = self.holds - 1
+        draw = rng.numpy_stream(self.setting.seed, "peers", kind, worker, step)
+        liars = others[~honest[others]][:wanted] if self.reception == "worst" else others[:0]
+        rest = np.setdiff1d(others, liars)
+        drawn = draw.choice(rest, wanted - len(liars), replace=False)
+        return np.sort(np.concatenate([[worker], liars, drawn])).astype(np.int64)
