@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick lint types docs bench clean
+.PHONY: demo test quick lint types docs bench byzfl clean
 
 ## demo: train with four methods on the embedded digits, print a table, write a report
 demo: $(VENV)/.demo
@@ -30,12 +30,18 @@ docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet
 
 SHORT := benchmarks/fda benchmarks/sketch benchmarks/simulation benchmarks/link benchmarks/streams benchmarks/codecs \
-    benchmarks/dgc experiments/dgc experiments/fda_topk experiments/ef21_w experiments/dynamic_averaging_mnist \
-    experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing
+    benchmarks/dgc benchmarks/robust experiments/dgc experiments/fda_topk experiments/ef21_w experiments/dynamic_averaging_mnist \
+    experiments/dynamic_averaging_drift experiments/dynamic_averaging_balancing experiments/robustness_bounds \
+    experiments/monna_mnist experiments/monna_cifar10 experiments/fda_attacked
 
 ## bench: every benchmark and experiment in its short form
 bench: $(VENV)/.dev
 	for b in $(SHORT); do OMP_NUM_THREADS=1 $(BIN)/python $$b.py --quick || exit 1; done
+
+## byzfl: what benchmarks/robust.py compares with. Without its dependencies: they would bring another torch
+byzfl: $(VENV)/.dev
+	$(INSTALL) --no-deps byzfl==0.0.11
+	$(INSTALL) scipy
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

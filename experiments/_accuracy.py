@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import multiprocessing
 import os
 import sys
 import time
@@ -13,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import _cells
 import torch
-from _harness import check, environment
+from _cells import finish
+from _harness import check
 
 import tacit
 from tacit.config import RunConfig, parse_call
@@ -69,6 +67,13 @@ class Outcome:
         return self.curve[-1][1]
 
     @property
+    def summary(self) -> str:
+        return (
+            f"accuracy {self.accuracy:.4f}, loss {self.curve[-1][2]:.4f}, "
+            f"{self.settled:,.0f} bytes a step, {self.seconds:.0f} s"
+        )
+
+    @property
     def perplexity(self) -> float:
         """Of a language model's last test."""
         return math.exp(self.curve[-1][2])
@@ -109,52 +114,5 @@ def run(case: Case) -> Outcome:
 
 
 def sweep(cases: Sequence[Case], processes: int, cells: Path | None) -> list[Outcome]:
-    """All runs, in their order; a line for each as it ends. ``cells``: a folder in which each is
-    kept; one that is there is not run again."""
-    outcomes = {case: found for case in cases if (found := _kept(case, cells)) is not None}
-    missing = [case for case in cases if case not in outcomes]
-    with multiprocessing.get_context("spawn").Pool(max(1, min(processes, len(missing)))) as pool:
-        for outcome in pool.imap_unordered(run, missing, chunksize=1):
-            outcomes[outcome.case] = outcome
-            _keep(outcome, cells)
-            print(
-                f"{len(outcomes):3d}/{len(cases)} {outcome.case.name}: accuracy "
-                f"{outcome.accuracy:.4f}, loss {outcome.curve[-1][2]:.4f}, "
-                f"{outcome.settled:,.0f} bytes a step, {outcome.seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-    return [outcomes[case] for case in cases]
-
-
-def _kept(case: Case, cells: Path | None) -> Outcome | None:
-    path = cells / f"{case.name}.json" if cells else None
-    if path is None or not path.exists():
-        return None
-    found = json.loads(path.read_text())
-    if found.pop("case") != dataclasses.asdict(case):
-        return None
-    return Outcome(case, **{**found, "curve": [tuple(point) for point in found["curve"]]})
-
-
-def _keep(outcome: Outcome, cells: Path | None) -> None:
-    if cells is None:
-        return
-    cells.mkdir(parents=True, exist_ok=True)
-    partial_path = cells / f"{outcome.case.name}.partial"
-    partial_path.write_text(json.dumps(dataclasses.asdict(outcome)) + "\n")
-    partial_path.rename(partial_path.with_suffix(".json"))
-
-
-def finish(
-    name: str, outcomes: Sequence[Outcome], checks: dict[str, Any], out: str | None, **more: Any
-) -> None:
-    """The results file, where one is asked for, and the last line."""
-    content = {"experiment": name, "checks": checks, "environment": environment()}
-    if out is not None:
-        runs = [dataclasses.asdict(outcome) for outcome in outcomes]
-        whole = {**content, "command": " ".join(["python", *sys.argv]), **more, "runs": runs}
-        path = Path(f"{out}.partial")
-        path.write_text(json.dumps(whole, indent=1) + "\n")
-        path.rename(out)
-    print(json.dumps(content))
+    """See ``_cells.sweep``."""
+    return _cells.sweep(run, Outcome, cases, processes, cells)

@@ -1,0 +1,168 @@
+"""What the MoNNA experiments share: one run of a method under an attack, among peers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import _cells
+import torch
+from _cells import finish
+from _harness import check
+from torch import Tensor
+
+import tacit
+from tacit.attacks import Liars
+from tacit.evaluation import examine
+from tacit.recipes import Recipe
+from tacit.recipes.parts import polyak
+from tacit.tasks import load
+
+__all__ = ["ATTACKS", "METHODS", "Case", "Outcome", "check", "finish", "sweep"]
+
+#: The paper's four, the first two with its line search.
+ATTACKS = {
+    "ALIE": "alie:search=true",
+    "FOE": "foe:search=true",
+    "sign flip": "sign_flip",
+    "label flip": "label_flip",
+}
+
+Method = Callable[[int, float], Recipe]
+
+
+def _mixing(momentum: float, rule: str) -> Method:
+    return lambda f, lr: tacit.monna(f, momentum, lr, "worst", rule)
+
+
+def _averaging(f: int, lr: float) -> Recipe:
+    del f
+    return dataclasses.replace(tacit.synchronous("models"), optimizer=polyak(lr, 0.99))
+
+
+#: By the names of the paper's figures; D-SGD is run without liars.
+METHODS: dict[str, Method] = {
+    "D-SGD": _averaging,
+    "MoNNA": _mixing(0.99, "nna"),
+    "NNA": _mixing(0.0, "nna"),
+    "MoCWTM": _mixing(0.99, "trimmed_mean"),
+    "BRIDGE": _mixing(0.0, "trimmed_mean"),
+    "MoGM": _mixing(0.99, "geometric_median"),
+    "GM": _mixing(0.0, "geometric_median"),
+    "SCC": _mixing(0.9, "self_clipping(tau=2,rounds=3)"),
+    "LEARN": lambda f, lr: tacit.learn(f, lr, "worst"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run. ``workers``: honest and liars; ``f`` of them lie, if there is an ``attack``.
+    ``rate``: at first; it is divided by 1, 2, 3, ... every 50 steps, on CIFAR-10 by 10 at 1500.
+    ``every``: steps between points of the curve, which are of the first ``test`` samples of the
+    test data (None: all)."""
+
+    task: str
+    model: str
+    method: str
+    attack: str | None
+    alpha: float
+    workers: int
+    f: int
+    steps: int
+    seed: int
+    rate: float
+    batch: int
+    every: int
+    test: int | None = None
+
+    @property
+    def name(self) -> str:
+        attack = self.attack or "no attack"
+        text = f"{self.task}-{self.method}-{attack}-{self.alpha:g}-n{self.workers}-seed{self.seed}"
+        return text.replace(" ", "_")
+
+
+@dataclass
+class Outcome:
+    """``curve``: (step, accuracy of honest worker 0). ``accuracies``: of all honest workers at the
+    end. ``spread``: mean squared distance of the honest models from their mean, then.
+    ``received``: bytes that an honest worker got in a step."""
+
+    case: Case
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    spread: float = 0.0
+    received: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over honest workers, in percent."""
+        return 100 * sum(self.accuracies) / len(self.accuracies)
+
+    @property
+    def summary(self) -> str:
+        low, high = 100 * min(self.accuracies), 100 * max(self.accuracies)
+        return f"{self.accuracy:.2f} % ({low:.2f} to {high:.2f}), {self.seconds:.0f} s"
+
+
+def run(case: Case) -> Outcome:
+    """One run, in this process."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=_factor(case.task))
+    liars = None if case.attack is None else Liars(case.f, ATTACKS[case.attack])
+    simulation = tacit.Simulation(
+        load(case.task, case.model),
+        METHODS[case.method](case.f, case.rate),
+        tacit.LocalFleet(case.workers),
+        seed=case.seed,
+        partition=f"dirichlet-classes:{case.alpha:g}",
+        batch_size=case.batch,
+        scheduler=schedule,
+        liars=liars,
+    )
+    outcome = Outcome(case)
+    honest = case.workers - (case.f if liars else 0)
+    while simulation.steps < case.steps:
+        simulation.step()
+        if simulation.steps % case.every == 0 and simulation.steps < case.steps:
+            outcome.curve.append((simulation.steps, accuracy(simulation, 0, case.test)))
+    outcome.accuracies = [accuracy(simulation, k, None) for k in range(honest)]
+    outcome.curve.append((case.steps, accuracy(simulation, 0, case.test)))
+    models = simulation.replicas.parameters[:honest]
+    outcome.spread = float((models - models.mean(dim=0)).double().square().sum() / honest)
+    outcome.received = float(simulation.fleet.ledger.received()[0]) / case.steps
+    outcome.seconds = round(time.perf_counter() - began, 1)
+    return outcome
+
+
+def _factor(task: str) -> Callable[[int], float]:
+    """Of the rate, by the step."""
+    if task == "cifar10":
+        return lambda step: 1.0 if step < 1500 else 1 / (1500 / 167 + 1)
+    return lambda step: 1 / (step // 50 + 1)
+
+
+def accuracy(simulation: tacit.Simulation, worker: int, test: int | None) -> float:
+    """Of one worker's own model, on the test data (the first ``test`` samples of it)."""
+    replicas, task = simulation.replicas, simulation.task
+    buffers: Tensor = replicas.buffers[worker] if replicas.buffers.numel() else replicas.buffers[0]
+    module = replicas.show(replicas.parameters[worker], buffers)
+    count = min(test or len(task.test), len(task.test))
+    _, correct = examine(module, task, task.test, range(count), simulation.training.device)
+    return round(correct / count, 5)
+
+
+def sweep(cases: Sequence[Case], processes: int, cells: Path | None) -> list[Outcome]:
+    """See ``_cells.sweep``."""
+    return _cells.sweep(run, Outcome, cases, processes, cells)
