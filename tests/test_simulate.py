@@ -405,12 +405,12 @@ def test_progress():
     assert last.accuracy > first.accuracy
 
 
-def test_an_estimate_that_is_not_finite_names_the_step():
+def test_a_state_that_is_not_finite_names_the_step_and_the_worker():
     run = simulation(tacit.fda(1.0))
     run.step()
     run.replicas.parameters[1] = float("nan")
-    with pytest.raises(TrainingDiverged, match=r"estimate is nan at step 2"):
-        run.recipe.averaging.step(2)
+    with pytest.raises(TrainingDiverged, match="at step 1: worker 1 sent NaN"):
+        run.recipe.averaging.step(2)  # the ledger is at step 1
 
 
 def test_evaluations_cannot_be_less_than_a_step_apart():

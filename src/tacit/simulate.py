@@ -9,8 +9,7 @@ For example::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from tacit.journal import Journal
 from tacit.optimizers import LocalOptimizer, OptimizerFactory, SchedulerFactory
 from tacit.recipes import Recipe
 from tacit.replicas import Replicas
+from tacit.saved import SavedSimulation
 from tacit.setting import Setting
 from tacit.tasks.batches import Order
 from tacit.tasks.feed import feed_of
@@ -38,7 +38,7 @@ _ENDLESS = 2000
 _STREAM_EVERY = 100
 
 
-class Simulation:
+class Simulation(SavedSimulation):
     """A run: the hosted workers' models, data and optimizers, and the recipe that joins them.
 
     ``partition``: how the training data is split, as on the command line (``iid``, ``sorted:0.6``,
@@ -263,62 +263,6 @@ class Simulation:
         )
         self.journal.begin(self.steps)
         return evaluation
-
-    # -- state
-
-    def shared_state(self) -> dict[str, Any]:
-        """What all workers share, for a checkpoint."""
-        averaging, gradients = self.recipe.averaging, self.recipe.gradients
-        return {
-            "recipe": self.recipe.name,
-            "steps": self.steps,
-            "synchronisations": self.synchronisations,
-            "seconds": self._seconds,
-            "compute_seconds": self._compute_seconds,
-            "journal": self.journal.state_dict(),
-            "ledger": self.fleet.ledger.state_dict(),
-            "averaging": averaging.state_dict() if averaging is not None else None,
-            "gradients": gradients.state_dict() if gradients is not None else None,
-            "liars": self.liars.state_dict() if self.liars is not None else None,
-        }
-
-    def worker_state(self, worker: int) -> dict[str, Any]:
-        """What belongs to one hosted worker, for a checkpoint."""
-        row = worker - self.fleet.hosted.start
-        averaging, gradients = self.recipe.averaging, self.recipe.gradients
-        return {
-            "replica": self.replicas.worker_state(row),
-            "optimizer": self.optimizer.worker_state(row),
-            "draws": self.training.draws[row],
-            "averaging": averaging.worker_state(row) if averaging is not None else None,
-            "gradients": gradients.worker_state(row) if gradients is not None else None,
-        }
-
-    def load_state(self, shared: Mapping[str, Any], workers: Mapping[int, Any]) -> None:
-        """Go on from a checkpoint; ``workers`` holds at least the hosted workers' states. Raises
-        UserError for one of another recipe."""
-        self.recipe.check_saved(shared)
-        self.steps = shared["steps"]
-        self.synchronisations = shared["synchronisations"]
-        self._seconds = shared["seconds"]
-        self._compute_seconds = shared["compute_seconds"]
-        self.journal.load_state_dict(shared["journal"])
-        self.fleet.ledger.load_state_dict(shared["ledger"])
-        if self.recipe.averaging is not None:
-            self.recipe.averaging.load_state_dict(shared["averaging"])
-        if self.recipe.gradients is not None:
-            self.recipe.gradients.load_state_dict(shared.get("gradients") or {})
-        if self.liars is not None:
-            self.liars.load_state_dict(shared.get("liars") or {})
-        for row, worker in enumerate(self.fleet.hosted):
-            state = workers[worker]
-            self.replicas.load_worker_state(row, state["replica"])
-            self.optimizer.load_worker_state(row, state["optimizer"])
-            self.training.draws[row] = state["draws"]
-            if self.recipe.averaging is not None:
-                self.recipe.averaging.load_worker_state(row, state["averaging"])
-            if self.recipe.gradients is not None:
-                self.recipe.gradients.load_worker_state(row, state.get("gradients") or {})
 
 
 def _start_liars(liars: Liars, recipe: Recipe, setting: Setting) -> None:

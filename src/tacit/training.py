@@ -188,7 +188,9 @@ def _flipped(y: Tensor, output: Tensor) -> Tensor:
     """The labels C - 1 - y."""
     classes = output.shape[-1]
     if y.is_floating_point() or output.dim() != y.dim() + 1 or classes < 2:
-        raise UserError("there are no labels to flip: this task's outputs are not logits of classes")
+        raise UserError(
+            "there are no labels to flip: this task's outputs are not logits of classes"
+        )
     return classes - 1 - y
 
 

@@ -29,7 +29,7 @@ def situation(outlier: float = 3.0) -> tuple[torch.Tensor, list[np.ndarray], lis
 
 
 # what bucketing draws depends on the rows it is given; Bulyan needs more of them
-@pytest.mark.parametrize("name", [name for name in RULES if "bucketing" not in name and "bulyan" not in name])
+@pytest.mark.parametrize("name", [n for n in RULES if "bucketing" not in n and "bulyan" not in n])
 @pytest.mark.parametrize("outlier", [3.0, 1e6])
 def test_all_at_once_is_one_by_one(name: str, outlier: float) -> None:
     rule = RULES[name].make()

@@ -254,7 +254,7 @@ def test_a_mean_that_is_not_finite_stops_the_run():
     averaging = ModelAveraging(LocalCondition(1.0, 1))  # everyone, without a coordinator
     averaging.start(LocalFleet(3), Rows(3), None, Setting(3, D))  # type: ignore[arg-type]
     averaging.models.parameters[1, 0] = float("nan")
-    with pytest.raises(TrainingDiverged, match="the mean of the models is not finite at step .*: worker 1 sent NaN"):
+    with pytest.raises(TrainingDiverged, match=r"models is not finite at step 0: worker 1 sent"):
         averaging.step(4)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tacit.aggregators.base import Aggregator, Running
-from tacit.aggregators.passes import narrow_sum
+from tacit.aggregators.passes import narrow_mean
 from tacit.errors import TrainingDiverged
 from tacit.fleet import Fleet, Kind, Pending
 from tacit.fleet.sums import weighted_sum
@@ -27,8 +27,12 @@ class Mean(Aggregator):
 
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         if weights is None:
+            if rows.shape[1] >= _LONG and torch.get_num_threads() == 1:
+                found = narrow_mean(rows)
+                if found is not None:
+                    return found
             weights = torch.ones(len(rows), dtype=torch.float64)
-        return _sum(rows, weights / weights.sum())
+        return weighted_sum(rows, weights / weights.sum())
 
     def running(self) -> Running:
         return _RunningMean(self)
@@ -69,16 +73,6 @@ class WeightedMean(Mean):
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
     ) -> Pending:
         return fleet.mean_later(rows, kind, self.weights(participants), overlap)
-
-
-def _sum(rows: Tensor, share: Tensor) -> Tensor:
-    """:func:`weighted_sum`, of long rows on one thread in one compiled pass instead of one pass for
-    each row: in the same order, with the same rounding."""
-    if rows.shape[-1] >= _LONG and torch.get_num_threads() == 1 and bool((share > 0).all()):
-        found = narrow_sum(rows, share)
-        if found is not None:
-            return found
-    return weighted_sum(rows, share)
 
 
 def blame(fleet: Fleet, rows: Tensor, kind: Kind) -> NoReturn:

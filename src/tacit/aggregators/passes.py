@@ -80,8 +80,8 @@ def empty(rows: Tensor, n: int) -> Tensor:
 def weighted_sum(
     rows: Tensor, weights: Array, kernel: bool | None = None, out: Tensor | None = None
 ) -> Tensor:
-    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are, into ``out`` where it
-    is given. Rows of weight 0 are not read."""
+    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are, into ``out`` if it is
+    given. Rows of weight 0 are not read."""
     chosen = np.flatnonzero(weights)
     module = compiled(kernel, rows)
     out = rows.new_empty(rows.shape[1]) if out is None else out
@@ -96,15 +96,15 @@ def weighted_sum(
     return out
 
 
-def narrow_sum(rows: Tensor, share: Tensor) -> Tensor | None:
-    """``sum_i share_i rows_i``, summed in the rows' own precision: ``(d,)``. None where that cannot
-    run compiled, or gradients are to pass."""
+def narrow_mean(rows: Tensor) -> Tensor | None:
+    """The mean, summed in the rows' own precision: ``(d,)``. None where that cannot run compiled,
+    or gradients are to pass."""
     narrow = rows.dtype in (torch.float32, torch.float64) and not rows.requires_grad
     module = compiled(None, rows) if narrow else None
     if module is None:
         return None
     out = rows.new_empty(rows.shape[1])
-    module.narrow_sum(rows, share.cpu().numpy(), out)
+    module.narrow_sum(rows, np.full(len(rows), 1 / len(rows)), out)
     return out
 
 

@@ -67,7 +67,8 @@ class PreAggregator(Robust):
         else:
             for span, block in mixed.blocks():
                 out[:, span] = block
-        out[torch.from_numpy(mixed.bad).to(out.device)] = torch.nan
+        for i in np.flatnonzero(mixed.bad).tolist():  # a mask would cost a pass
+            out[i] = torch.nan
         return out
 
     @abstractmethod
