@@ -58,6 +58,8 @@ class GradientExchange:
         self.fleet, self.models = fleet, models
         self.aggregator.start(setting)
         self.topology.start(setting)
+        if isinstance(self.topology, Peers):
+            self.topology.check(self.aggregator)
         if self.compression is not None:
             self.compression.start(fleet, models, setting)
 

@@ -75,6 +75,8 @@ class Simulation(SavedSimulation):
         self.stream = task.stream(fleet.size, batch_size, seed) if task.stream else None
         if self.stream is not None and liars is not None:
             raise UserError(f"{task.name} is a stream, where no worker can lie; leave out liars")
+        if liars is not None:
+            liars.check(fleet.size)
         self.liars, honest = liars, fleet.size - (liars.count if liars is not None else 0)
         learners = range(min(fleet.hosted.start, honest), min(fleet.hosted.stop, honest))
         feed, samples = feed_of(
@@ -222,7 +224,8 @@ class Simulation(SavedSimulation):
         """The mean of the honest workers' parameters ``(d,)`` and buffers ``(d_b,)``."""
         averaging = self.recipe.averaging
         who = averaging.participants if averaging is not None else self._everyone
-        who = who & self.honest
+        # the next round may be drawn of liars alone
+        who = who & self.honest if (who & self.honest).any() else self.honest
         parameters = consensus(self.fleet, self.replicas.parameters, who)
         if not self.replicas.buffers.numel():
             return parameters, self.replicas.buffers[0]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tacit.aggregators import Aggregator, Mean, OuterOptimizer, WeightedMean
 from tacit.fleet import LocalFleet
+from tacit.fleet.sums import weighted_sum
 from tacit.rng import torch_stream
 from tacit.setting import Setting
 
@@ -104,6 +105,27 @@ def test_an_aggregator_that_is_no_sum_gathers():
 
 def test_mean():
     torch.testing.assert_close(started("mean")(rows()), rows().mean(dim=0))
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 23])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_mean_of_long_rows_is_the_fleets_to_the_bit(n, dtype, monkeypatch):
+    """Compiled, on one thread, for float32 and float64 without gradients; else as a fleet sums."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    wide = torch.randn(n, 70_001, generator=torch_stream(n, "long")).to(dtype)
+    long = wide[:, 1:]  # as it lies in memory it is not aligned
+    before = long.clone()
+    expected = weighted_sum(long, torch.full((n,), 1 / n, dtype=torch.float64))
+    assert torch.equal(Mean()(long), expected)
+    assert torch.equal(Mean()(before), expected)
+    assert torch.equal(long, before)
+    if dtype != torch.bfloat16:
+        passed = Mean()(before.requires_grad_())
+        assert torch.equal(passed, expected)
+        assert passed.requires_grad
+    odd = long.clone()
+    odd[0, 5], odd[-1, 6] = torch.inf, torch.nan
+    assert Mean()(odd)[4:8].isfinite().tolist() == [True, False, False, True]
 
 
 def test_weighted_mean_weighs_by_samples():

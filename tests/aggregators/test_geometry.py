@@ -156,6 +156,15 @@ def test_caf_as_defined(seed, f, more, far):
     np.testing.assert_allclose(CAF(f)(torch.from_numpy(values)), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize(("n", "f"), [(33, 7), (50, 10)])
+def test_caf_drops_equal_vectors_in_the_same_round(n, f):
+    """Though their projections, as computed, may differ by rounding."""
+    for seed in range(15):
+        rows = some_rows(seed, n, d=100)
+        rows[-f:] = rows.mean(0) + rows[0]
+        assert (CAF(f).shares(Points(rows, f))[-f:] == 0).all()
+
+
 @few
 @given(seed=SEEDS, n=st.integers(3, 9), data=st.data())
 def test_smea_as_defined(seed, n, data):
@@ -256,6 +265,26 @@ def test_buckets_hold_everybody_once(seed, n, s):
     assert (sizes[:-1] == s).all()
     assert 1 <= sizes[-1] <= s
     np.testing.assert_allclose(mix.sum(1), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "rule",
+    [Bucketing(Mean(), 3), ARC(2, Mean()), Clipping(Mean(), 5.0)],
+    ids=lambda rule: rule.name,
+)
+def test_new_vectors_compiled_and_plain_agree_and_the_rows_stay(rule, dtype):
+    wide = gaussian(11, 20_100, dtype=dtype)
+    rows = torch.cat([torch.zeros(11, 3, dtype=dtype), wide], dim=1)[:, 3:]  # not aligned
+    rows[4, 17] = torch.inf
+    before, found = rows.clone(), []
+    rule.f = 1
+    for rule.kernel in (None, False):
+        found.append(rule.mixed(rows))
+        assert torch.equal(rows, before)
+        assert torch.equal(rule.mixed(before).nan_to_num(), found[-1].nan_to_num())
+    assert found[0].dtype == dtype
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def test_a_bad_sender_spoils_what_it_is_part_of():

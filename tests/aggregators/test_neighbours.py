@@ -199,6 +199,7 @@ def test_a_pair_meets_the_same_instructions_wherever_its_rows_lie():
     order = torch.randperm(11, generator=torch.Generator().manual_seed(3))
     found = squared_distances(rows)
     assert (squared_distances(rows[order]) == found[np.ix_(order, order)]).all()
+    assert (squared_to(rows[order], rows[5]) == squared_to(rows, rows[5])[order]).all()
 
 
 def test_huge_tiny_and_bad_rows():

@@ -160,7 +160,8 @@ def test_they_see_what_the_honest_are_about_to_send_and_the_rule() -> None:
     assert [(s.kind, s.step) for s in sights] == [
         (kind, step) for step in (1, 2) for kind in ("gradient", "model")
     ]
-    assert recipe.gradients is not None and recipe.averaging is not None
+    assert recipe.gradients is not None
+    assert recipe.averaging is not None
     for sight, (_, rows, _) in zip(sights, fleet.messages, strict=True):
         assert torch.equal(sight.honest, rows[:-1])
         part = recipe.gradients if sight.kind == "gradient" else recipe.averaging
@@ -277,7 +278,9 @@ def test_the_rate_is_that_of_the_step() -> None:
 @pytest.mark.parametrize("task", [mlp_task, conv_task])
 def test_who_looks_at_flipped_labels_changes_nothing_else(task: Callable[..., Task]) -> None:
     """Neither models nor statistics, nor what dropout draws next."""
-    runs = [simulation(tacit.local_sgd(100), Liars(1, a), task=task()) for a in (None, "label_flip")]
+    runs = [
+        simulation(tacit.local_sgd(100), Liars(1, a), task=task()) for a in (None, "label_flip")
+    ]
     for _ in range(3):
         one, other = (advance(run, 1) for run in runs)
         assert torch.equal(one.replicas.parameters, other.replicas.parameters)
@@ -470,7 +473,9 @@ def test_liars_in_another_process(
     processes: list[dict[tuple[str, bool], Any]], name: str, deterministic: bool
 ) -> None:
     whole = run_of(name, LocalFleet(WORKERS[name], deterministic))
-    parts = [results[name, deterministic] for results in processes if (name, deterministic) in results]
+    parts = [
+        results[name, deterministic] for results in processes if (name, deterministic) in results
+    ]
     assert len(parts) == (3 if name in ALONE else 2)
     for part in parts:
         assert part["fired"] == whole["fired"]

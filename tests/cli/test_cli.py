@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tacit.aggregators import AGGREGATORS
+from tacit.attacks import ATTACKS
 from tacit.checkpoint import read_folder
 from tacit.cli import main
 from tacit.errors import UserError
@@ -123,6 +125,15 @@ def test_list_has_the_compressors_in_plain_text(here: Here) -> None:
     assert "tacit.codecs.sampled_top_k" in shown
 
 
+def test_list_has_the_aggregators_and_attacks(here: Here) -> None:
+    aggregators, attacks = here("list").stdout.split("\naggregators")[1].split("\nattacks")
+    for name in AGGREGATORS:
+        assert f"\n {name} " in aggregators
+    for name in ATTACKS:
+        assert f"\n {name} " in attacks
+    assert "z=None, search=False" in attacks
+
+
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
@@ -197,6 +208,39 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_liars_on_the_command_line(here: Here, tmp_path: Path) -> None:
+    options = ("--workers", "5", "--steps", "10", "--out", "r")
+    done = here("run", "monna:f=1", "--liars", "1", "--attack", "sign_flip", *options)
+    assert done.returncode == 0, done.stderr
+    assert "step 10/10" in done.stdout
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert (config["liars"], config["attack"], config["attack_trigger"]) == (1, "sign_flip", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("monna:f=1 --attack sign_flip", 2, "an attack needs workers that lie; give --liars too"),
+        ("fda --attack-trigger inflate", 2, "give --liars too"),
+        ("monna:f=1 --liars 4", 2, "4 of 5 workers lie; at least 2 must be honest"),
+        ("monna:f=1 --liars -1", 2, "at least 1, not -1"),
+        ("monna:f=1 --liars 1 --attack sing_flip", 2, "did you mean 'sign_flip'?"),
+        ("monna:f=3", 2, "f=3"),
+        ("fda:theta=1 --liars 1 --attack dissensus", 2, "such as monna; take another attack"),
+        ("fda:theta=1 --liars 1 --attack-trigger label_flip", 2, "no labels to flip"),
+        ("synchronous --liars 1 --attack nan", 1, "not finite at step 1"),
+        ("monna:f=1 --liars 2 --attack nan", 2, "more than the 1 this rule stands"),
+        ("no_sync --task digits-stream --liars 1", 2, "is a stream, where no worker can lie"),
+    ],
+)
+def test_lies_that_are_refused(here: Here, arguments: str, code: int, message: str) -> None:
+    done = here("run", *arguments.split(), "--workers", "5", "--steps", "3", "--out", "r")
+    assert done.returncode == code
+    assert message in done.stderr
+    assert done.stderr.startswith("tacit: error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_diverging_run(here: Here, tmp_path: Path) -> None:

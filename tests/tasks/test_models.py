@@ -189,6 +189,28 @@ def test_kamp_cnn_is_the_network_of_the_example_and_drops_whole_channels() -> No
     assert 0.3 < empty.all(dim=2).float().mean() < 0.7
 
 
+def test_the_networks_of_the_monna_experiments() -> None:
+    """Layer by layer as published; batch norm comes after ReLU."""
+    cnn, cifar = build("monna-cnn"), build("monna-cifar")
+    counts = [
+        sum(p.numel() for p in m.parameters()) for m in cnn.modules() if not list(m.children())
+    ]
+    assert [count for count in counts if count] == [520, 25_050, 400_500, 5_010]
+    layers = [m for m in cifar.modules() if not list(m.children())]
+    kinds = [type(m).__name__ for m in layers if not isinstance(m, nn.Flatten)]
+    pair = ["Conv2d", "ReLU", "BatchNorm2d"] * 2
+    assert kinds[:16] == [*pair, "MaxPool2d", "Dropout"] * 2
+    assert kinds[16:] == ["Linear", "ReLU", "Dropout", "Linear"]
+    counts = [sum(p.numel() for p in m.parameters()) for m in layers]
+    expected = [1_792, 128, 36_928, 128, 73_856, 256, 147_584, 256, 1_048_704, 1_290]
+    assert [count for count in counts if count] == expected
+    assert [m.p for m in layers if isinstance(m, nn.Dropout)] == [0.25] * 3
+    # the first normalises its pixels itself
+    images = torch.rand(2, 1, 28, 28)
+    plain = nn.Sequential(*[m for m in cnn.modules() if not list(m.children())])
+    torch.testing.assert_close(cnn(images), plain((images - 0.1307) / 0.3081))
+
+
 def test_he_normal_is_cut_and_keeps_its_variance() -> None:
     weight = torch.empty(256, 64, 3, 3)
     with scoped(0, "init"):

@@ -17,8 +17,8 @@ from tacit.setting import Setting
 
 
 class Mimic(Attack):
-    """What honest worker ``worker`` sends, so that its data count too much (Karimireddy et al.,
-    "Byzantine-Robust Learning on Heterogeneous Datasets", ICLR 2022).
+    """A copy of what one honest ``worker`` sends, so that its data count too much (Karimireddy et
+    al., "Byzantine-Robust Learning on Heterogeneous Datasets", ICLR 2022).
 
     ``learn``: instead, the honest vector farthest from the honest in the direction z in which they
     differ most, ``<x_i - m, z>``, signed, so that it is the same side at every step. Through the

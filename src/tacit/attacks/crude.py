@@ -52,7 +52,7 @@ class Huge(_Constant):
 
 
 class Silence(_Constant):
-    """Nothing at all."""
+    """Nothing at all, which counts as NaN where a message is waited for."""
 
     value = math.nan
     silent = True

@@ -53,14 +53,16 @@ class Liars:
         """Whether :attr:`flipped` is wanted at every step."""
         return self.attack is not None and self.attack.needs_poisoned
 
+    def check(self, workers: int) -> None:
+        """Raise UserError where less than two of so many workers are honest."""
+        if workers - self.count < 2:
+            raise UserError(f"{self.count} of {workers} workers lie; at least 2 must be honest")
+
     def start(self, setting: Setting, rules: Mapping[Kind, Aggregator], peers: bool) -> None:
         """Begin a run. ``rules``: what receivers do with what they get. ``peers``: each honest
         worker does so by itself. Raises UserError where less than two workers are honest, and for
         an attack that needs another method."""
-        if setting.workers - self.count < 2:
-            raise UserError(
-                f"{self.count} of {setting.workers} workers lie; at least 2 must be honest"
-            )
+        self.check(setting.workers)
         if self.attack is not None and self.attack.per_victim and not peers:
             raise UserError(
                 f"{type(self.attack).__name__} tells every honest worker something else, which "

@@ -14,9 +14,9 @@ from tacit.errors import check_number
 
 
 class Inflate(Attack):
-    """The honest mean with its first entry raised by ``factor`` times the mean's largest magnitude:
-    the estimate becomes large, and workers synchronise all the time. Where the mean is 0, by
-    ``factor`` itself."""
+    """On a trigger's states: the honest mean with its first entry raised by ``factor`` times the
+    mean's largest magnitude (by ``factor`` itself where that is 0). The estimate becomes large, and
+    workers synchronise all the time."""
 
     def __init__(self, factor: float = 1e6) -> None:
         self.factor = check_number("factor", factor, "(0, inf)")
@@ -28,7 +28,7 @@ class Inflate(Attack):
 
 
 class Deflate(Attack):
-    """Zeros: the estimate becomes smaller, and workers synchronise later.
+    """On a trigger's states: zeros. The estimate becomes smaller, and workers synchronise later.
 
     ``along``: all entries but the first are ``factor`` times the honest mean's largest magnitude
     instead (``factor`` itself where the mean is 0): the estimate becomes very negative, and workers

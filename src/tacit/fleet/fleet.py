@@ -157,6 +157,7 @@ class Fleet(Letters):
         not fit.
         """
         self._check_rows(rows)
+        rows = self.said(rows, "model")
         settled = self._converse(rows, self._reports(rows, calls, weights), lead)
         charge(self.ledger, settled, _row_bytes(rows))
         return settled

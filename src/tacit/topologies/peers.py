@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tacit import rng
-from tacit.aggregators import Aggregator
+from tacit.aggregators import Aggregator, Robust
 from tacit.errors import UserError
 from tacit.fleet import Fleet, Kind
 from tacit.setting import Setting
@@ -55,6 +55,11 @@ class Peers(Topology):
     def holds(self) -> int:
         """How many models a worker waits for, its own included."""
         return self.setting.workers - (0 if self.reception == "all" else self.f)
+
+    def check(self, rule: Aggregator) -> None:
+        """Raise UserError for a rule that does not accept as many models as a worker holds."""
+        if isinstance(rule, Robust):
+            rule.check(self.holds)
 
     def participants(self, round_number: int) -> Tensor:
         del round_number
