@@ -59,7 +59,7 @@ def main() -> None:
 
     n, d, theirs = int(sys.argv[1]), int(sys.argv[2]), "--theirs" in sys.argv
     library = byzfl() if theirs else None
-    rows, tiny = noise(n, d), noise(n, 64)
+    rows, tiny = noise(n, d), noise(n, 1 << 16)
     found: dict[str, list[int | None]] = {}
     for name, rule in RULES.items():
         f = bad(name, n)

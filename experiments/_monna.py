@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from torch import Tensor
 
 import tacit
 from tacit.attacks import Liars
+from tacit.errors import TrainingDiverged
 from tacit.evaluation import examine
 from tacit.recipes import Recipe
 from tacit.recipes.parts import polyak
@@ -94,15 +96,17 @@ class Case:
 @dataclass
 class Outcome:
     """``curve``: (step, accuracy of honest worker 0). ``accuracies``: of all honest workers at the
-    end. ``spread``: mean squared distance of the honest models from their mean, then.
-    ``received``: bytes that an honest worker got in a step."""
+    end. ``spread``: mean squared distance of the honest models from their mean, then; None where
+    they are no longer finite. ``received``: bytes that an honest worker got in a step.
+    ``diverged``: the step at which a loss was no longer finite."""
 
     case: Case
     curve: list[tuple[int, float]] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
-    spread: float = 0.0
+    spread: float | None = None
     received: float = 0.0
     seconds: float = 0.0
+    diverged: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -112,7 +116,8 @@ class Outcome:
     @property
     def summary(self) -> str:
         low, high = 100 * min(self.accuracies), 100 * max(self.accuracies)
-        return f"{self.accuracy:.2f} % ({low:.2f} to {high:.2f}), {self.seconds:.0f} s"
+        end = f", diverged at step {self.diverged}" if self.diverged else ""
+        return f"{self.accuracy:.2f} % ({low:.2f} to {high:.2f}), {self.seconds:.0f} s{end}"
 
 
 def run(case: Case) -> Outcome:
@@ -134,14 +139,19 @@ def run(case: Case) -> Outcome:
     outcome = Outcome(case)
     honest = case.workers - (case.f if liars else 0)
     while simulation.steps < case.steps:
-        simulation.step()
+        try:
+            simulation.step()
+        except TrainingDiverged:
+            outcome.diverged = simulation.steps
+            break
         if simulation.steps % case.every == 0 and simulation.steps < case.steps:
             outcome.curve.append((simulation.steps, accuracy(simulation, 0, case.test)))
     outcome.accuracies = [accuracy(simulation, k, None) for k in range(honest)]
-    outcome.curve.append((case.steps, accuracy(simulation, 0, case.test)))
+    outcome.curve.append((simulation.steps, accuracy(simulation, 0, case.test)))
     models = simulation.replicas.parameters[:honest]
-    outcome.spread = float((models - models.mean(dim=0)).double().square().sum() / honest)
-    outcome.received = float(simulation.fleet.ledger.received()[0]) / case.steps
+    spread = float((models - models.mean(dim=0)).double().square().sum() / honest)
+    outcome.spread = spread if math.isfinite(spread) else None
+    outcome.received = float(simulation.fleet.ledger.received()[0]) / simulation.steps
     outcome.seconds = round(time.perf_counter() - began, 1)
     return outcome
 

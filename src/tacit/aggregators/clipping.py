@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tacit.aggregators.chosen import Chosen
@@ -133,7 +132,7 @@ def clipped_mean(points: Points, centre: Tensor, tau: float, rounds: int) -> Ten
     for _ in range(rounds):
         factors = shares * _clips(np.sqrt(points.squared_from(centre)), tau)
         moved = points.combine(factors)
-        centre = torch.add(moved, centre, alpha=1 - float(factors.sum()))
+        centre = moved.add_(centre, alpha=1 - float(factors.sum()))
     return centre
 
 

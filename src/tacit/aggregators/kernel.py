@@ -12,30 +12,30 @@ a time in registers, and every pair meets the same instructions wherever its row
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from torch import Tensor
 
+from tacit.aggregators._jit import STRIP, jit, memory
+from tacit.aggregators._sums import narrow_sum, weighted_sum
 from tacit.aggregators.network import Plan
+
+__all__ = ["middle_means", "narrow_sum", "squared_distances", "squared_to", "weighted_sum"]
 
 Array = npt.NDArray[Any]
 #: Columns whose squares are summed before they join a float64 sum.
 PIECE = 1024
 #: Columns that are sorted together, for up to 32 rows; half as many for more, to stay in the cache.
 WIDTH = 256
-#: Columns of a weighted sum that are summed at a time.
-STRIP = 16384
 
 
 def squared_distances(rows: Tensor) -> Array:
     """``(n, n)`` float64."""
     n, d = rows.shape
     out = np.zeros((n, n))
-    _squares(_flat(rows), rows.stride(0), n, d, out)
+    _squares(memory(rows), rows.stride(0), n, d, out)
     return out + out.T
 
 
@@ -43,21 +43,8 @@ def squared_to(rows: Tensor, point: Tensor) -> Array:
     """Squared distances of the rows from ``point``, ``(n,)`` float64."""
     n, d = rows.shape
     out = np.zeros(n)
-    _to_point(_flat(rows), rows.stride(0), n, d, point.contiguous().numpy(), out)
+    _to_point(memory(rows), rows.stride(0), n, d, point.contiguous().numpy(), out)
     return out
-
-
-def weighted_sum(rows: Tensor, chosen: Array, weights: Array, out: Tensor) -> None:
-    """``out = sum_k weights_k rows[chosen_k]``, summed in float64."""
-    starts = chosen.astype(np.int64) * rows.stride(0)
-    _weighted(_flat(rows), starts, weights.astype(np.float64), out.numpy())
-
-
-def narrow_sum(rows: Tensor, weights: Array, out: Tensor) -> None:
-    """``out = sum_i weights_i rows_i``, summed in the rows' own precision, one row after the other:
-    what ``out.add_(rows[i], alpha=weights[i])`` gives, to the bit."""
-    flat, starts = _flat(rows), np.arange(len(rows)) * rows.stride(0)
-    _narrow(flat, starts, weights.astype(flat.dtype), out.numpy())
 
 
 def middle_means(rows: Tensor, chosen: Array, plan: Plan, out: Tensor) -> None:
@@ -66,21 +53,7 @@ def middle_means(rows: Tensor, chosen: Array, plan: Plan, out: Tensor) -> None:
     width = WIDTH if plan.n <= 32 else WIDTH // 2
     tile = np.zeros((plan.n, width), dtype=out.numpy().dtype)
     span = np.array([plan.low, plan.high, plan.begin, plan.end, plan.count], dtype=np.int64)
-    _middle(_flat(rows), starts, plan.first, plan.second, span, tile, out.numpy())
-
-
-def _flat(rows: Tensor) -> Array:
-    n, d = rows.shape
-    flat: Array = rows.detach().as_strided(((n - 1) * rows.stride(0) + d,), (1,)).numpy()
-    return flat
-
-
-def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``function`` compiled, with the machine code kept on disk where there is a place for it."""
-    try:
-        return cast(Callable[..., Any], njit(function, nogil=True, cache=True, **options))
-    except RuntimeError:  # neither beside the source nor in the user's cache folder
-        return cast(Callable[..., Any], njit(function, nogil=True, **options))
+    _middle(memory(rows), starts, plan.first, plan.second, span, tile, out.numpy())
 
 
 def _tile_piece(
@@ -113,7 +86,7 @@ def _tile_piece(
 
 # Reassociation lets the sums run in vector lanes; NaN and inf keep their meaning.
 _SUMS = {"fastmath": {"reassoc", "contract"}}
-_tile = _jit(_tile_piece, **_SUMS)
+_tile = jit(_tile_piece, **_SUMS)
 
 
 def _squares_loop(flat: Array, stride: int, n: int, d: int, out: Array) -> None:
@@ -139,74 +112,33 @@ def _squares_loop(flat: Array, stride: int, n: int, d: int, out: Array) -> None:
                             out[i + a, j + b] += sums[4 * a + b]
 
 
-def _distance_piece(x: Array, y: Array) -> Any:
-    total = x.dtype.type(0)
-    for c in range(x.size):
-        total += (x[c] - y[c]) * (x[c] - y[c])
-    return total
+def _four_piece(x0: Array, x1: Array, x2: Array, x3: Array, point: Array) -> Any:
+    s0 = s1 = s2 = s3 = point.dtype.type(0)
+    for c in range(point.size):
+        y = point[c]
+        s0 += (x0[c] - y) * (x0[c] - y)
+        s1 += (x1[c] - y) * (x1[c] - y)
+        s2 += (x2[c] - y) * (x2[c] - y)
+        s3 += (x3[c] - y) * (x3[c] - y)
+    return s0, s1, s2, s3
 
 
-_distance = _jit(_distance_piece, **_SUMS)
+_four = jit(_four_piece, **_SUMS)
 
 
 def _to_point_loop(flat: Array, stride: int, n: int, d: int, point: Array, out: Array) -> None:
-    for begin in range(0, d, PIECE):
-        end = min(begin + PIECE, d)
-        for i in range(n):
-            piece = flat[i * stride + begin : i * stride + end]
-            out[i] += _distance(piece, point[begin:end])
-
-
-def _add_row(total: Array, x: Array, w: Any) -> None:
-    for c in range(total.size):
-        total[c] += w * x[c]
-
-
-def _add_rows(
-    total: Array, x0: Array, x1: Array, x2: Array, x3: Array, x4: Array, weights: Array
-) -> None:
-    w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
-    for c in range(total.size):
-        here = total[c]
-        here += w0 * x0[c]
-        here += w1 * x1[c]
-        here += w2 * x2[c]
-        here += w3 * x3[c]
-        here += w4 * x4[c]
-        total[c] = here
-
-
-# Products are added unrounded, as torch does.
-_add_one = _jit(_add_row, fastmath={"contract"})
-_add_five = _jit(_add_rows, fastmath={"contract"})
-
-
-def _add_loop(total: Array, flat: Array, starts: Array, weights: Array) -> None:
-    n, count = starts.size, total.size
-    total[:] = 0
-    for k in range(0, n - 4, 5):
-        s0, s1, s2, s3, s4 = starts[k], starts[k + 1], starts[k + 2], starts[k + 3], starts[k + 4]
-        x0, x1 = flat[s0 : s0 + count], flat[s1 : s1 + count]
-        x2, x3 = flat[s2 : s2 + count], flat[s3 : s3 + count]
-        _add_five(total, x0, x1, x2, x3, flat[s4 : s4 + count], weights[k : k + 5])
-    for k in range(n - n % 5, n):
-        _add_one(total, flat[starts[k] : starts[k] + count], weights[k])
-
-
-_add = _jit(_add_loop)
-
-
-def _weighted_loop(flat: Array, starts: Array, weights: Array, out: Array) -> None:
-    strip = np.zeros(min(STRIP, out.size))
-    for begin in range(0, out.size, STRIP):
-        total = strip[: min(STRIP, out.size - begin)]
-        _add(total, flat, starts + begin, weights)
-        out[begin : begin + total.size] = total
-
-
-def _narrow_loop(flat: Array, starts: Array, weights: Array, out: Array) -> None:
-    for begin in range(0, out.size, STRIP):
-        _add(out[begin : min(begin + STRIP, out.size)], flat, starts + begin, weights)
+    for strip in range(0, d, STRIP):
+        for i in range(0, n, 4):
+            i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+            for begin in range(strip, min(strip + STRIP, d), PIECE):
+                end = min(begin + PIECE, d)
+                x0 = flat[i * stride + begin : i * stride + end]
+                x1 = flat[i1 * stride + begin : i1 * stride + end]
+                x2 = flat[i2 * stride + begin : i2 * stride + end]
+                x3 = flat[i3 * stride + begin : i3 * stride + end]
+                sums = _four(x0, x1, x2, x3, point[begin:end])
+                for a in range(min(4, n - i)):
+                    out[i + a] += sums[a]
 
 
 def _exchange(a: Array, b: Array) -> None:
@@ -216,7 +148,7 @@ def _exchange(a: Array, b: Array) -> None:
         b[c] = x if y < x else y
 
 
-_compare = _jit(_exchange)
+_compare = jit(_exchange)
 
 
 def _middle_loop(
@@ -251,8 +183,6 @@ def _middle_loop(
             out[begin + c] = total[c] / count
 
 
-_squares = _jit(_squares_loop)
-_to_point = _jit(_to_point_loop)
-_weighted = _jit(_weighted_loop)
-_narrow = _jit(_narrow_loop)
-_middle = _jit(_middle_loop)
+_squares = jit(_squares_loop)
+_to_point = jit(_to_point_loop)
+_middle = jit(_middle_loop)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tacit.aggregators.base import Aggregator, Running
-from tacit.aggregators.passes import narrow_mean
+from tacit.aggregators.passes import narrow_sum
 from tacit.errors import TrainingDiverged
 from tacit.fleet import Fleet, Kind, Pending
 from tacit.fleet.sums import weighted_sum
@@ -26,12 +27,11 @@ class Mean(Aggregator):
     gathers = False
 
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
-        if weights is None:
-            if rows.shape[1] >= _LONG and torch.get_num_threads() == 1:
-                found = narrow_mean(rows)
-                if found is not None:
-                    return found
-            weights = torch.ones(len(rows), dtype=torch.float64)
+        if weights is None and _compilable(rows):
+            out = rows.new_empty(rows.shape[1])
+            narrow_sum(rows, np.full(len(rows), 1 / len(rows)), out)
+            return out
+        weights = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights
         return weighted_sum(rows, weights / weights.sum())
 
     def running(self) -> Running:
@@ -73,6 +73,13 @@ class WeightedMean(Mean):
         self, fleet: Fleet, rows: Tensor, kind: Kind, participants: Tensor, overlap: int = 0
     ) -> Pending:
         return fleet.mean_later(rows, kind, self.weights(participants), overlap)
+
+
+def _compilable(rows: Tensor) -> bool:
+    """Whether one compiled pass is sooner than :func:`weighted_sum`, which makes one for each row,
+    but on all threads; the sums are in the same order."""
+    long = rows.shape[1] >= _LONG and torch.get_num_threads() == 1
+    return long and rows.dtype in (torch.float32, torch.float64) and not rows.requires_grad
 
 
 def blame(fleet: Fleet, rows: Tensor, kind: Kind) -> NoReturn:

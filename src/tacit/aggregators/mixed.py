@@ -69,7 +69,7 @@ class Mixed(Points):
     def blocks(self, chosen: Array | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Bad points are NaN."""
         chosen = np.arange(self.n) if chosen is None else chosen
-        bad = torch.from_numpy(self.bad[chosen]).to(self.rows.device)
+        bad = np.flatnonzero(self.bad[chosen]).tolist()
         read = self.points.good if self.points.bad.any() else None
         columns = slice(None) if read is None else read
         mix = torch.from_numpy(self.mix[chosen][:, columns]).to(self.rows)
@@ -77,7 +77,8 @@ class Mixed(Points):
         factors = None if scales is None else torch.from_numpy(scales).to(self.rows)[:, None]
         for span, block in self.points.blocks(chosen if factors is not None else read):
             mixed = block * factors if factors is not None else mix @ block
-            mixed[bad] = torch.nan
+            for i in bad:
+                mixed[i] = torch.nan
             yield span, mixed
 
     def columns(self, some: Array) -> Array:

@@ -77,35 +77,31 @@ def empty(rows: Tensor, n: int) -> Tensor:
     return torch.from_numpy(np.empty((n, rows.shape[1]), rows[:0].numpy().dtype))
 
 
-def weighted_sum(
-    rows: Tensor, weights: Array, kernel: bool | None = None, out: Tensor | None = None
-) -> Tensor:
-    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are, into ``out`` if it is
-    given. Rows of weight 0 are not read."""
-    chosen = np.flatnonzero(weights)
+def weighted_sum(rows: Tensor, weights: Array, kernel: bool | None = None) -> Tensor:
+    """``sum_i weights_i rows_i``, summed in float64: ``(d,)`` as the rows are. Rows of weight 0 are
+    not read."""
     module = compiled(kernel, rows)
-    out = rows.new_empty(rows.shape[1]) if out is None else out
+    out = rows.new_empty(rows.shape[1])
     if module is not None:
-        module.weighted_sum(rows, chosen, weights[chosen], out)
+        module.weighted_sum(rows, weights, out)
         return out
     for span in spans(rows):
         total = rows.new_zeros(span.stop - span.start, dtype=torch.float64)
-        for i, weight in zip(chosen.tolist(), weights[chosen].tolist(), strict=True):
-            total.add_(rows[i, span].double(), alpha=weight)
+        for i in np.flatnonzero(weights).tolist():
+            total.add_(rows[i, span].double(), alpha=float(weights[i]))
         out[span] = total
     return out
 
 
-def narrow_mean(rows: Tensor) -> Tensor | None:
-    """The mean, summed in the rows' own precision: ``(d,)``. None where that cannot run compiled,
-    or gradients are to pass."""
-    narrow = rows.dtype in (torch.float32, torch.float64) and not rows.requires_grad
-    module = compiled(None, rows) if narrow else None
-    if module is None:
-        return None
-    out = rows.new_empty(rows.shape[1])
-    module.narrow_sum(rows, np.full(len(rows), 1 / len(rows)), out)
-    return out
+def narrow_sum(rows: Tensor, weights: Array, out: Tensor, kernel: bool | None = None) -> None:
+    """The same, summed in the rows' own precision, into ``out (d,)``."""
+    module = compiled(kernel, rows)
+    if module is not None:
+        module.narrow_sum(rows, weights, out)
+        return
+    out.zero_()
+    for i in np.flatnonzero(weights).tolist():
+        out.add_(rows[i], alpha=float(weights[i]))
 
 
 def weighted_sums(rows: Tensor, weights: Array) -> Tensor:

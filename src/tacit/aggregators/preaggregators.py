@@ -63,7 +63,7 @@ class PreAggregator(Robust):
             torch.mul(points.rows, torch.tensor(mixed.scales[:, None]).to(out), out=out)
         elif (np.count_nonzero(mixed.mix, axis=0) <= 1).all():  # no row is read twice
             for made, shares in zip(out, mixed.mix, strict=True):
-                passes.weighted_sum(points.rows, shares, self.kernel, made)
+                passes.narrow_sum(points.rows, shares, made, self.kernel)
         else:
             for span, block in mixed.blocks():
                 out[:, span] = block

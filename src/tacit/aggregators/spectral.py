@@ -15,8 +15,9 @@ _NOTHING = 1e-9
 
 
 class CAF(Weighing):
-    """Covariance-bound agnostic filter (Allouah et al., "Towards Trustworthy Federated Learning
-    with Untrusted Participants", ICML 2025).
+    """Covariance-bound agnostic filter: a mean in which vectors that stand out in the direction of
+    greatest spread weigh less (Allouah et al., "Towards Trustworthy Federated Learning with
+    Untrusted Participants", ICML 2025).
 
     Until weights of n - 2 f are left, each vector loses weight in proportion to its squared
     projection on the top eigenvector of the weighted covariance. The result is the weighted mean
@@ -61,7 +62,9 @@ def _top(gram: Array, weights: Array) -> tuple[float, Array]:
 
 
 class DnC(Weighing):
-    """Divide and conquer (Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021).
+    """Divide and conquer: the mean of the vectors that do not stand out in the direction of
+    greatest spread, in any of several sets of random coordinates (Shejwalkar and Houmansadr,
+    "Manipulating the Byzantine", NDSS 2021).
 
     ``rounds`` times: of ``dimensions`` random coordinates, the n - f vectors with the smallest
     projections on the direction of greatest spread are kept. The mean of those kept every time;
