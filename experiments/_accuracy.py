@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
 import _cells
 import torch
-from _cells import finish
-from _harness import check
+from _cells import check, finish
 
 import tacit
 from tacit.config import RunConfig, parse_call

@@ -1,16 +1,25 @@
-"""What long experiments share: many runs, each kept in a file as it ends."""
+"""What experiments share: many runs, each kept in a file as it ends, and their report.
+
+One thread a run: to be imported before torch, which looks at OMP_NUM_THREADS when it is loaded.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from _harness import environment
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from _harness import check, environment
+
+__all__ = ["check", "environment", "finish", "sweep"]
 
 Outcome = TypeVar("Outcome")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,18 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
+import _cells
 import numpy as np
 import torch
-from _harness import check, environment
 
 import tacit
 from tacit.config import RunConfig, parse_call
 from tacit.tasks import load
 
 __all__ = ["Case", "Outcome", "check", "finish", "pooled", "show", "sweep"]
+
+check = _cells.check
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def finish(
         "checks": checks,
         **more,
         "runs": [outcome.summary() for outcome in outcomes],
-        "environment": environment(),
+        "environment": _cells.environment(),
     }
     if out is not None:
         partial_file = Path(f"{out}.partial")

@@ -24,20 +24,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
+import _cells
 import numpy as np
 import torch
 from _ef21 import Gradients, Trace, run
 from _ef21_problems import SETS, Problem, baseline, problems
-from _harness import check, environment
 
 #: Below this part of the first one rounding, not the method, decides a gradient norm's square.
 FLOOR = 1e-20
@@ -67,7 +63,7 @@ def main() -> None:
         name = result["problem"]
         if "differ" in result and row["L_QM"] > 1.2 * row["L_AM"]:
             found = result["methods"]["EF21-W"]["bits_ratio"][-1]
-            checks[f"ef21_w.bits_ratio.{name.replace(' ', '_')}"] = check(found, at_least=1)
+            checks[f"ef21_w.bits_ratio.{name.replace(' ', '_')}"] = _cells.check(found, at_least=1)
     finish(args, checks, constants, results)
 
 
@@ -162,7 +158,7 @@ def finish(
         "checks": checks,
         "constants": constants,
         "results": results,
-        "environment": environment(),
+        "environment": _cells.environment(),
     }
     if args.out is not None:
         partial = Path(f"{args.out}.partial")

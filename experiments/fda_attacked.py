@@ -4,14 +4,14 @@
 
 LeNet-5 on MNIST, 10 workers of whom 2 lie, LinearFDA with theta 1, equally many steps. *inflate*: a
 liar's state says that it is far from all others; *deflate*: that all have moved together. Models
-are combined by nearest-neighbour mixing and a trimmed mean in every run, so that what differs is
-the decision; *and sign flip*: liars also send wrong models. The honest runs have no liars, and
-as many honest workers as there are with liars.
+are combined by nearest-neighbour mixing and a trimmed mean in every run but that of plain FDA, so
+that what differs is the decision; *and sign flip*: liars also send wrong models. In the runs
+without liars all 10 are honest. Bytes are those that worker 0 sends and receives.
 
-trigger.bytes_ratio     bytes under the worst attack over those of the honest run, robust decision
+trigger.bytes_ratio     bytes under the worst attack over those without liars, robust decision
 trigger.accuracy_lost   points that the worst attack costs there
 trigger.plain_breaks    the plain decision under the same attacks: how many times more, or fewer,
-                        synchronisations than in the honest run, at least
+                        synchronisations than without liars, at least
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _accuracy  # one thread a run  # noqa: F401
 import _cells
 import torch
-from _cells import finish
-from _harness import check
+from _cells import check, finish
 
 import tacit
 from tacit.attacks import Liars
 from tacit.tasks import load
 
 AGGREGATOR = "nnm(f=2,then=trimmed_mean)"
-DECISIONS = {"mean": None, "trimmed mean": "trimmed_mean(f=2)"}
+#: By name: the aggregator of models, that of states.
+DECISIONS: dict[str, tuple[str | None, str | None]] = {
+    "plain FDA": (None, None),
+    "mean": (AGGREGATOR, None),
+    "trimmed mean": (AGGREGATOR, "trimmed_mean(f=2)"),
+}
 #: On models, on the trigger.
 ATTACKS: dict[str, tuple[str | None, str | None]] = {
     "inflate": (None, "inflate"),
@@ -52,7 +55,7 @@ class Case:
     task: str
     decision: str
     attack: str | None
-    honest: int
+    workers: int
     liars: int
     theta: float
     steps: int
@@ -65,12 +68,12 @@ class Case:
 
 @dataclass
 class Outcome:
-    """``curve``: (step, test accuracy of the honest workers' mean). ``sent``: bytes that an honest
-    worker sent, star convention."""
+    """``curve``: (step, test accuracy of the honest workers' mean). ``bytes``: that worker 0
+    sent and received."""
 
     case: Case
     curve: list[tuple[int, float]] = field(default_factory=list)
-    sent: int = 0
+    bytes: int = 0
     synchronisations: int = 0
     seconds: float = 0.0
 
@@ -82,7 +85,7 @@ class Outcome:
     @property
     def summary(self) -> str:
         return (
-            f"{self.accuracy:.2f} %, {self.sent / 1e6:,.2f} MB, "
+            f"{self.accuracy:.2f} %, {self.bytes / 1e6:,.2f} MB, "
             f"{self.synchronisations} synchronisations, {self.seconds:.0f} s"
         )
 
@@ -92,17 +95,19 @@ def run(case: Case) -> Outcome:
     torch.set_num_threads(1)
     began = time.perf_counter()
     liars = None if case.attack is None else Liars(case.liars, *ATTACKS[case.attack])
+    aggregator, decision = DECISIONS[case.decision]
     simulation = tacit.Simulation(
         load(case.task),
-        tacit.fda(case.theta, aggregator=AGGREGATOR, decision=DECISIONS[case.decision]),
-        tacit.LocalFleet(case.honest + (case.liars if liars else 0)),
+        tacit.fda(case.theta, aggregator=aggregator, decision=decision),
+        tacit.LocalFleet(case.workers),
         seed=case.seed,
         liars=liars,
     )
     outcome = Outcome(case)
     for end in simulation.run(case.steps, max(1, case.steps // 10)):
         outcome.curve.append((end.step, round(end.accuracy, 5)))
-    outcome.sent = int(simulation.fleet.ledger.sent()[0])
+    ledger = simulation.fleet.ledger
+    outcome.bytes = int(ledger.sent()[0] + ledger.received()[0])
     outcome.synchronisations = end.synchronisations
     outcome.seconds = round(time.perf_counter() - began, 1)
     return outcome
@@ -119,13 +124,13 @@ def main() -> None:
     setting: dict[str, Any] = {"task": "mnist", "theta": 1.0, "steps": 1500}
     if args.quick:
         setting = {"task": "digits", "theta": 0.3, "steps": 200}
-    case = partial(Case, honest=8, liars=2, **setting)
+    case = partial(Case, workers=10, liars=2, **setting)
     seeds = [0] if args.quick else [int(seed) for seed in args.seeds.split(",")]
     cases = [
         case(decision=decision, attack=attack, seed=seed)
         for seed in seeds
         for decision in DECISIONS
-        for attack in (None, *ATTACKS)
+        for attack in attacks_on(decision)
     ]
     cells = Path(args.cells) if args.cells else None
     outcomes = _cells.sweep(run, Outcome, cases, args.processes, cells)
@@ -142,36 +147,39 @@ def main() -> None:
     finish("fda_attacked", outcomes, checks, args.out)
 
 
+def attacks_on(decision: str) -> list[str | None]:
+    """The runs of a decision; plain FDA is there to compare bytes with."""
+    return [None] if decision == "plain FDA" else [None, *ATTACKS]
+
+
 def middle(outcomes: list[Outcome], decision: str, attack: str | None) -> tuple[float, float, int]:
-    """Medians over seeds: bytes sent, accuracy, synchronisations."""
+    """Medians over seeds: bytes, accuracy, synchronisations."""
     some = [o for o in outcomes if (o.case.decision, o.case.attack) == (decision, attack)]
     counts = [o.synchronisations for o in some]
     return (
-        statistics.median(o.sent for o in some),
+        statistics.median(o.bytes for o in some),
         statistics.median(o.accuracy for o in some),
         int(statistics.median(counts)),
     )
 
 
 def compared(outcomes: list[Outcome], decision: str, attack: str) -> tuple[float, float, float]:
-    """With the run without liars: bytes over its bytes, points of accuracy lost, and how many times
-    more synchronisations there are, or fewer."""
-    sent, accuracy, count = middle(outcomes, decision, attack)
-    honest_sent, honest_accuracy, honest_count = middle(outcomes, decision, None)
+    """Compared with the run without liars: bytes over its bytes, points of accuracy lost, and how
+    many times more synchronisations there are, or fewer."""
+    moved, accuracy, count = middle(outcomes, decision, attack)
+    honest_bytes, honest_accuracy, honest_count = middle(outcomes, decision, None)
     times = max(count, 1) / max(honest_count, 1)
-    return sent / honest_sent, honest_accuracy - accuracy, max(times, 1 / times)
+    return moved / honest_bytes, honest_accuracy - accuracy, max(times, 1 / times)
 
 
 def show(outcomes: list[Outcome]) -> None:
-    print(
-        f"\n{'decision':14} {'attack':24} {'accuracy':>9} {'MB sent':>9} {'synchronisations':>17}"
-    )
+    print(f"\n{'decision':14} {'attack':24} {'accuracy':>9} {'MB':>9} {'synchronisations':>17}")
     for decision in DECISIONS:
-        for attack in (None, *ATTACKS):
-            sent, accuracy, count = middle(outcomes, decision, attack)
+        for attack in attacks_on(decision):
+            moved, accuracy, count = middle(outcomes, decision, attack)
             print(
                 f"{decision:14} {attack or 'no liars':24} {accuracy:8.2f}% "
-                f"{sent / 1e6:9.2f} {count:17,}"
+                f"{moved / 1e6:9.2f} {count:17,}"
             )
 
 

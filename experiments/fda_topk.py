@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -25,11 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
+import _cells
 import torch
-from _harness import check, environment
 
 import tacit
 from tacit.config import RunConfig, parse_call
@@ -114,8 +110,10 @@ def main() -> None:
     ratio = whole / min(best) if best else 0.0
     content = {
         "experiment": "fda_topk",
-        "checks": {"fda_topk.bytes_ratio": check(ratio, at_least=500 if task == "mnist" else 20)},
-        "environment": environment(),
+        "checks": {
+            "fda_topk.bytes_ratio": _cells.check(ratio, at_least=500 if task == "mnist" else 20)
+        },
+        "environment": _cells.environment(),
     }
     if args.out is not None:
         path = Path(f"{args.out}.partial")

@@ -20,7 +20,7 @@ from tacit.aggregators import Mean, Median, TrimmedMean
 from tacit.attacks import Liars
 from tacit.compressors import Identity, TopK
 from tacit.compressors import message as wire
-from tacit.download import REFUSAL
+from tacit.download import REFUSAL, longest
 from tacit.errors import PeerError, TrainingDiverged, UserError
 from tacit.fleet import AttendedFleet, LocalFleet
 from tacit.memory import EF21, Averages, ErrorFeedback, Heard, Increments, Memory
@@ -198,6 +198,120 @@ def test_a_worker_that_diverges_is_a_bad_sender(kind, download):
     assert kept(run).isfinite().all()
 
 
+# -- lengths that are lies
+
+
+class Announcing(LocalFleet):
+    """A worker announces another length than that of its message, from step 2 on."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(K)
+        self.length = length
+
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        every = super()._gather_lengths(lengths)
+        if self.ledger.step > 1:
+            every[BAD] = self.length
+        return every
+
+
+@pytest.mark.parametrize("length", [10**15, 2**63 - 1, longest(D) + 1, -1, -(2**63)])
+@pytest.mark.parametrize("download", [None, "identity"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_announced_length_that_cannot_be_is_a_bad_sender(kind, download, length):
+    """As one that refuses to send anything."""
+    runs = [
+        rig(kind, fleet, download=download)
+        for fleet in (Announcing(length), Forging(FORGED["a refusal"], since=2))
+    ]
+    for gradient in noise(5, K, D):
+        one, other = (run.step(gradient) for run in runs)
+        assert torch.equal(one, other)
+    assert torch.equal(*map(kept, runs))
+    assert [run.compression.given_up for run in runs] == [0, 0]
+    assert runs[0].fleet.ledger.sent("gradient")[BAD] < runs[1].fleet.ledger.sent("gradient")[BAD]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_message_of_one_does_not_make_all_travel_whole(kind):
+    runs = [rig(kind, fleet) for fleet in (Announcing(longest(D)), LocalFleet(K))]
+    for gradient in noise(4, K, D):
+        one, other = (run.step(gradient) for run in runs)
+        assert torch.equal(one, other)
+    assert runs[0].compression.given_up == 0
+
+
+@pytest.mark.parametrize("download", [None, "identity"])
+@pytest.mark.parametrize("kind", ["byz_ef21", "rosdhb"])
+def test_with_a_mean_a_length_stops_all(kind, download):
+    run = rig(kind, Announcing(-1), Mean(), download)
+    run.step(noise(K, D))
+    with pytest.raises(PeerError, match=f"worker {BAD} announces a message of -1 bytes"):
+        run.step(noise(K, D))
+
+
+class Lying(AttendedFleet):
+    """The last worker's process announces such lengths; what it announces it would send."""
+
+    length: int | None = None
+
+    def _gather_lengths(self, lengths: Sequence[int]) -> list[int]:
+        return super()._gather_lengths(lengths if self.length is None else [self.length])
+
+    def _gather_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
+        return super()._gather_bytes(self._filled(messages, lengths), lengths)
+
+    def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
+        return super()._collect_bytes(self._filled(messages, lengths), lengths)
+
+    def _filled(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes]:
+        return [messages[0].ljust(lengths[self.hosted.start], b"\0")]
+
+
+#: What worker 3 announces at steps 1, 2, ...; None: the truth.
+LENGTHS = [None, 10**15, longest(D) + 1, -5, 3000, longest(D), None]
+
+
+def lying(rank: int, recipe: str, download: str | None) -> list[tuple[Tensor, Tensor, int]]:
+    """Directions, what is kept, and how often all travelled whole. Worker 1 is away at step 3."""
+    fleet = Lying(1)
+    exchange = RECIPES[recipe](download).gradients
+    assert exchange is not None
+    assert exchange.compression is not None
+    models: Any = SimpleNamespace(parameters=torch.zeros(1, D), gradients=torch.zeros(1, D))
+    exchange.start(fleet, models, Setting(4, D))
+    out = []
+    for step, length in enumerate(LENGTHS, 1):
+        fleet.ledger.step = step
+        fleet.length = length if rank == 3 else None
+        fleet.has_gradient = not (rank == 1 and step == 3)
+        models.gradients[:] = noise(len(LENGTHS), 4, D)[step - 1, rank]
+        assert exchange.step(torch.ones(4, dtype=torch.bool))
+        rows = exchange.compression.heard.state_dict()["rows"]
+        out.append((models.gradients[0].clone(), rows.clone(), exchange.compression.given_up))
+    return out
+
+
+@pytest.mark.parametrize("download", [None, "identity"])
+@pytest.mark.parametrize("recipe", ["rosdhb", "byz_ef21"])
+def test_lengths_of_another_process(recipe, download):
+    """Each is worker 3's own affair, and nobody is blamed for it who is away."""
+    results = run_processes(lying, 4, recipe, download, timeout=60)
+    for step, length in enumerate(LENGTHS):
+        direction, rows, given_up = results[0][step]
+        for other in results[1:]:
+            assert torch.equal(other[step][0], direction)
+            assert download is not None or torch.equal(other[step][1], rows)
+        assert given_up == 0
+        rows = rows.clone()
+        if length is not None:
+            if step:
+                assert torch.equal(rows[3], results[0][step - 1][1][3])
+            rows[3] = torch.nan
+        who = [0, 2, 3] if recipe == "rosdhb" and step == 2 else [0, 1, 2, 3]
+        torch.testing.assert_close(direction, TrimmedMean(1)(rows[who]), rtol=1e-5, atol=1e-6)
+
+
 # -- who is silent, and who has said that it will be
 
 
@@ -223,8 +337,8 @@ def silent(rank: int, recipe: str) -> list[tuple[Tensor, Tensor]]:
 
 
 RECIPES = {
-    "rosdhb": lambda: tacit.rosdhb(1, "trimmed_mean", density=0.5),
-    "byz_ef21": lambda: tacit.byz_ef21(1, "trimmed_mean", "topk(k=4)"),
+    "rosdhb": lambda back=None: tacit.rosdhb(1, "trimmed_mean", density=0.5, download=back),
+    "byz_ef21": lambda back=None: tacit.byz_ef21(1, "trimmed_mean", "topk(k=4)", download=back),
 }
 
 

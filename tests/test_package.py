@@ -28,7 +28,7 @@ LAYERS = [
         "evaluation",
         "checkpoint",
     },
-    {"memory"},
+    {"memory", "exchange"},
     {"compression", "download", "ways"},
     {"fitting"},
     {"saved_averaging", "late"},

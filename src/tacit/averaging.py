@@ -56,7 +56,17 @@ class ModelAveraging(SavedAveraging):
         compression: Compression | None = None,
     ) -> None:
         topology = topology or Everyone()
-        check_parts(trigger, outer, topology, buffers, optimizer_state, lag, overlap, compression)
+        check_parts(
+            trigger,
+            aggregator,
+            outer,
+            topology,
+            buffers,
+            optimizer_state,
+            lag,
+            overlap,
+            compression,
+        )
         self.trigger = trigger
         self.aggregator = aggregator or Mean()
         self.outer = outer

@@ -14,12 +14,13 @@ from tacit.aggregators import Aggregator
 from tacit.compressors import Compressor
 from tacit.download import Download
 from tacit.errors import UserError
+from tacit.exchange import Exchange
 from tacit.fleet import Fleet, Kind
 from tacit.memory import Heard, Memory
 from tacit.replicas import Models
 from tacit.schedule import Densities
 from tacit.setting import Setting
-from tacit.ways import Exchange, Ways
+from tacit.ways import Ways
 
 
 class Compression:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from tacit.aggregators import OuterOptimizer
+from tacit.aggregators import Aggregator, OuterOptimizer, refuse_peer_rule
 from tacit.compression import Compression
 from tacit.errors import UserError
 from tacit.topologies import Peers, Topology
@@ -15,6 +15,7 @@ Travels = Literal["local", "average"]
 
 def check_parts(
     trigger: Trigger,
+    aggregator: Aggregator | None,
     outer: OuterOptimizer | None,
     topology: Topology,
     buffers: Travels,
@@ -30,9 +31,11 @@ def check_parts(
     for name, steps in (("the decision may lag", lag), ("the models may travel", overlap)):
         if steps < 0:
             raise UserError(f"{name} 0 or more steps, not {steps}")
+    refuse_peer_rule(trigger.decision, "decisions")
     if isinstance(topology, Peers):
         _check_peers(trigger, outer, optimizer_state, overlap, compression)
         return
+    refuse_peer_rule(aggregator, "models combined on a server")
     chosen = {
         "optimizer_state='average'": optimizer_state == "average",
         "overlap": overlap > 0,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tacit.aggregators import Aggregator, Mean
+from tacit.aggregators import Aggregator, Mean, refuse_peer_rule
 from tacit.compression import Compression
 from tacit.errors import UserError
 from tacit.fleet import Fleet, Kind
@@ -26,7 +26,7 @@ class GradientExchange:
     worker has its own, of the gradients it holds. ``charged``: False where the
     exchange stands for something else than communication, and is recorded alone.
     Raises UserError for EF21 with an aggregator that is no mean, unless receivers keep what they
-    hear of each worker (Byz-EF21).
+    hear of each worker (Byz-EF21), and for a rule among peers where there is a server.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class GradientExchange:
             )
         if compression is not None and isinstance(topology, Peers):
             raise UserError("gradients among peers travel dense; leave out the compression")
+        if not isinstance(topology, Peers):
+            refuse_peer_rule(aggregator, "gradients combined on a server")
         self.compression = compression
         self.topology = topology or Everyone()
         self.charged = charged
@@ -116,6 +118,7 @@ class GradientExchange:
         return {} if self.compression is None else self.compression.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.topology.load_state_dict({})  # none of those for gradients has anything to save
         if self.compression is not None:
             self.compression.load_state_dict(state)
 

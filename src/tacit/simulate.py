@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tacit import rng
-from tacit.aggregators import Aggregator
+from tacit.aggregators import Aggregator, PeerRule
 from tacit.attacks import Liars
 from tacit.averaging import consensus
 from tacit.errors import UserError
@@ -221,15 +221,24 @@ class Simulation(SavedSimulation):
     # -- looking at the run
 
     def consensus(self) -> tuple[Tensor, Tensor]:
-        """The mean of the honest workers' parameters ``(d,)`` and buffers ``(d_b,)``."""
+        """One model to look at: parameters ``(d,)`` and buffers ``(d_b,)``. The mean of the honest
+        workers' models; on a real fleet, where nobody knows who lies, what the recipe's own rule
+        makes of all, if it has a robust one. Among peers no worker need have this model."""
         averaging = self.recipe.averaging
         who = averaging.participants if averaging is not None else self._everyone
         # the next round may be drawn of liars alone
         who = who & self.honest if (who & self.honest).any() else self.honest
-        parameters = consensus(self.fleet, self.replicas.parameters, who)
-        if not self.replicas.buffers.numel():
-            return parameters, self.replicas.buffers[0]
-        return parameters, consensus(self.fleet, self.replicas.buffers, who)
+        rule = None if averaging is None or self.liars is not None else averaging.aggregator
+
+        def combined(rows: Tensor) -> Tensor:
+            if rule is None or not rule.gathers or isinstance(rule, PeerRule):
+                return consensus(self.fleet, rows, who)
+            return rule.combine(self.fleet, rows, "evaluation", who)
+
+        buffers = self.replicas.buffers
+        return combined(self.replicas.parameters), (
+            combined(buffers) if buffers.numel() else buffers[0]
+        )
 
     def evaluate(self) -> Evaluation:
         """Test the consensus model. Every process tests a part of the test data."""
@@ -270,13 +279,16 @@ class Simulation(SavedSimulation):
 
 def _start_liars(liars: Liars, recipe: Recipe, setting: Setting) -> None:
     rules: dict[Kind, Aggregator] = {}
+    partial = any(
+        p is not None and p.topology.partial for p in (recipe.gradients, recipe.averaging)
+    )
     if recipe.gradients is not None:
         rules["gradient"] = recipe.gradients.aggregator
     if recipe.averaging is not None:
         rules["model"] = recipe.averaging.aggregator
         rules["monitoring"] = recipe.averaging.trigger.decision
     peers = recipe.averaging is not None and isinstance(recipe.averaging.topology, Peers)
-    liars.start(setting, rules, peers)
+    liars.start(setting, rules, peers, partial)
 
 
 def _keep_freed_memory() -> None:

@@ -5,42 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from tacit.aggregators import Aggregator, Mean, Robust
-from tacit.compressors import Arrived, Compressor, Identity
+from tacit.aggregators import Mean, Robust
+from tacit.compressors import Arrived, Identity, RandomK
 from tacit.download import REFUSAL, Download, longest
 from tacit.errors import PeerError, TrainingDiverged, UserError
-from tacit.fleet import Fleet, Kind
+from tacit.exchange import Exchange
+from tacit.fleet import Fleet
+from tacit.fleet.letters import Distrust
 from tacit.memory import Heard, Memory
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """``outgoing``: by row, what the hosted workers that take part would like to send.
-    ``weights``: ``(K,)``, with sum 1 if all take part; 0 for those that do not. ``standing``: the
-    same with nobody left out. ``trained``: the share of the workers that train, present or not.
-    ``compressor``: of the messages."""
-
-    kind: Kind
-    step: int
-    outgoing: dict[int, Tensor]
-    weights: Tensor
-    standing: Tensor
-    trained: float
-    aggregator: Aggregator
-    compressor: Compressor
 
 
 class Ways:
     """Moves the vectors of an :class:`Exchange`, and makes their combination ``(d,)``, the same in
     every process; the memory hears what of each hosted worker's arrived.
 
-    With a robust aggregator a message that cannot be read, a refusal, and silence of a worker that
-    takes part are rows of NaN: a bad sender, of whom nothing is remembered. Else they stop all.
+    With a robust aggregator a message that cannot be read, one that is announced longer than any
+    is, a refusal, and silence of a worker that takes part are rows of NaN: a bad sender, of whom
+    nothing is remembered. Else they stop all.
     """
 
     def __init__(
@@ -60,7 +46,7 @@ class Ways:
         if self.download is not None:
             return self._by_coordinator(self.download, exchange)
         messages, limit = self._messages(exchange), self.fleet.size * longest(self._d)
-        every = self.fleet.gather_within(messages, exchange.kind, limit)
+        every = self.fleet.gather_within(messages, exchange.kind, limit, self._distrust(exchange))
         if every is None:
             raise PeerError(f"whole vectors of more than {limit:,} bytes are announced")
         return self._decoded(every, exchange)
@@ -75,7 +61,7 @@ class Ways:
         # is no mean would gather dense vectors too
         vectors = 2 if self._adds_up(exchange) else self.fleet.size
         messages, limit = self._messages(exchange), vectors * 4 * self._d
-        every = self.fleet.gather_within(messages, exchange.kind, limit)
+        every = self.fleet.gather_within(messages, exchange.kind, limit, self._distrust(exchange))
         if every is None:
             self._give_up()
             return self.whole(exchange)
@@ -109,7 +95,8 @@ class Ways:
 
     def _by_coordinator(self, download: Download, exchange: Exchange) -> Tensor:
         messages = self._messages(exchange)
-        every = self.fleet.collect_bytes(messages, exchange.kind, longest(self._d))
+        distrust = self._distrust(exchange)
+        every = self.fleet.collect_bytes(messages, exchange.kind, longest(self._d), distrust)
         whole = exchange.compressor if isinstance(exchange.compressor, Identity) else None
         if every is not None:
             arrived = download.spread(
@@ -125,18 +112,40 @@ class Ways:
 
     def _messages(self, exchange: Exchange) -> list[bytes]:
         """The hosted workers'; an empty one of those that take no part."""
-        vectors = exchange.outgoing
-        if self.fleet.voice is not None:
-            said = self.fleet.said(self._rows(vectors, self._d), exchange.kind)
-            vectors = {row: said[row] for row in vectors}
-        messages = [b""] * len(self.fleet.hosted)
-        for row, vector in vectors.items():
-            try:
-                messages[row] = exchange.compressor.encode(vector, *self._name(row, exchange))
-            except UserError as error:  # sent, so that all stop, and none waits for this one
-                diverged = not torch.isfinite(vector).all()
-                messages[row] = REFUSAL + (b"" if diverged else str(error).encode())
+        voice = None if exchange.kind == "evaluation" else self.fleet.voice
+        first, messages = self.fleet.hosted.start, [b""] * len(self.fleet.hosted)
+        honest = {
+            r: v for r, v in exchange.outgoing.items() if voice is None or voice.honest[r + first]
+        }
+        for row, vector in honest.items():
+            messages[row] = self._encoded(row, vector, exchange)
+        if voice is not None:  # in every process, as liars overhear everybody
+            said = self._lies({row: messages[row] for row in honest}, exchange)
+            for row in exchange.outgoing.keys() - honest.keys():
+                messages[row] = self._encoded(row, said[row], exchange)
         return messages
+
+    def _encoded(self, row: int, vector: Tensor, exchange: Exchange) -> bytes:
+        try:
+            return exchange.compressor.encode(vector, *self._name(row, exchange))
+        except UserError as error:  # sent, so that all stop, and none waits for this one
+            diverged = not torch.isfinite(vector).all()
+            return REFUSAL + (b"" if diverged else str(error).encode())
+
+    def _lies(self, honest: dict[int, bytes], exchange: Exchange) -> Tensor:
+        """The hosted liars' rows, of ``(L, d)``; ``honest``: the others' messages by row."""
+        outgoing, compressor = self._rows(exchange.outgoing, self._d), exchange.compressor
+        if not self.heard.remembers:
+            return self.fleet.said(outgoing, exchange.kind)
+        arrived = {
+            row: compressor.arrive(message, self._d, "itself", *self._name(row, exchange))
+            for row, message in honest.items()
+            if not message.startswith(REFUSAL)
+        }
+        said = self.heard.lies(arrived, lambda rows: self.fleet.said(rows, exchange.kind))
+        if isinstance(compressor, RandomK) and compressor.scaled:
+            said *= compressor.most(self._d) / self._d  # so that what they want is what arrives
+        return said
 
     def _decoded(self, every: Sequence[bytes], exchange: Exchange) -> Tensor:
         """What all are told of everybody's messages."""
@@ -191,6 +200,10 @@ class Ways:
         return arrived
 
     # -- pieces
+
+    def _distrust(self, exchange: Exchange) -> Distrust | None:
+        robust = isinstance(exchange.aggregator, Robust)
+        return Distrust(longest(self._d), REFUSAL) if robust else None
 
     def _adds_up(self, exchange: Exchange) -> bool:
         """Whether only the (weighted) sum of the messages matters."""

@@ -168,7 +168,7 @@ def test_the_own_row_is_kept_and_must_be_finite():
     rows[6] = 1
     assert NNA(3)(rows, pivot=6).tolist() == [0.25] * 3
     rows[6] = torch.nan
-    with pytest.raises(UserError, match="own row 6 holds NaN"):
+    with pytest.raises(UserError, match=r"own row \(row 6\) holds NaN"):
         NNA(3)(rows, pivot=6)
     for pivot in (-1, 7):
         with pytest.raises(UserError, match="no own row"):

@@ -7,18 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.aggregators import CAF, PeerRule, aggregator
+from tacit.aggregators import AGGREGATORS, CAF, PeerRule, aggregator
 from tacit.attacks.damage import Whole, damage
 from tacit.attacks.lies import Lies, applied
 from tacit.attacks.ordered import Ordered
 from tacit.attacks.spread import centre, deviation
-from tacit.attacks.turned import Turned, turns
+from tacit.attacks.turned import Turned
 from tacit.attacks.victims import halves
 
 from .listed import gaussian, seen
 
 TURNING = [
     "mean",
+    "weighted_mean",
     "krum:f=2",
     "multi_krum:f=2",
     "geometric_median:f=2",
@@ -47,7 +48,7 @@ OTHERS = [
     "nnm:f=2,then=trimmed_mean",
     "ctma:f=2,first=median",
     "bucketing:s=2,f=2,then=median",
-    "weighted_mean",
+    "bucketing:s=2,f=2,then=mean",
 ]
 TRIES = (0.0, 0.2, 0.5, 1.0, 1.7, 4.0, 30.0)
 
@@ -126,7 +127,7 @@ def test_models_that_differ_little(rule: str, way: str) -> None:
 @pytest.mark.parametrize("rule", TURNING)
 def test_rules_said_to_turn_do(rule: str) -> None:
     made = aggregator(rule)
-    assert turns(made)
+    assert made.turns
     rows = gaussian(11, 12, dtype=torch.float64)
     draws = torch.Generator().manual_seed(5)
     turn = torch.linalg.qr(torch.randn(12, 12, generator=draws, dtype=torch.float64)).Q
@@ -135,9 +136,14 @@ def test_rules_said_to_turn_do(rule: str) -> None:
         torch.testing.assert_close(found, applied(made, rows, own) @ turn)
 
 
-@pytest.mark.parametrize("rule", OTHERS[:-1])
+@pytest.mark.parametrize("rule", ORDERED + OTHERS)
 def test_others_do_not(rule: str) -> None:
-    assert not turns(aggregator(rule))
+    assert not aggregator(rule).turns
+
+
+def test_every_rule_is_listed() -> None:
+    """A new one is to say whether it turns, or which sorted values it averages."""
+    assert {rule.split(":")[0] for rule in TURNING + ORDERED + OTHERS} == set(AGGREGATORS)
 
 
 def test_a_server_applies_the_rule_of_peers_once():

@@ -352,6 +352,14 @@ def test_gradients_of_which_entries_travel_cannot_be_those_of_flipped_labels() -
             "needs a method without a server, such as monna",
         ),
         (
+            lambda: simulation(tacit.fedavg(fraction=0.5), Liars(1, "alie:z=1")),
+            "all workers take part; leave out its fraction, or the liars",
+        ),
+        (
+            lambda: simulation(tacit.ef21("topk(k=4)", fraction=0.5, start="zero"), Liars(1)),
+            "all workers take part; leave out its fraction, or the liars",
+        ),
+        (
             lambda: simulation(tacit.monna(1), Liars(1, "mimic:worker=5")).step(),
             "there is no honest worker 5 among 5",
         ),
@@ -424,6 +432,13 @@ SPLIT: dict[str, tuple[Callable[[], Recipe], str | None, str | None]] = {
     "monna flip": (lambda: tacit.monna(1, 0.9, 0.3, "worst"), "label_flip", None),
     "monna dissensus": (lambda: tacit.monna(1, 0.9, 0.3, "worst"), "dissensus", None),
     "learn": (lambda: tacit.learn(1, 0.1, "worst", "mean"), "spectral", None),
+    "byz_ef21": (
+        lambda: tacit.byz_ef21(2, "trimmed_mean", "topk(density=0.2)"),
+        "alie:search=true",
+        None,
+    ),
+    # what is kept of them is in the other process alone
+    "rosdhb back": (lambda: tacit.rosdhb(2, "median", 0.3, download="identity"), "gaussian", None),
 }
 #: One worker a process, of whom none is late.
 ALONE: dict[str, tuple[Callable[[], Recipe], str | None, str | None]] = {

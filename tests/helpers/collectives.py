@@ -11,6 +11,7 @@ from torch import Tensor
 import tacit.fleet.fleet
 from tacit.errors import PeerError
 from tacit.fleet import Fleet
+from tacit.fleet.letters import Distrust
 from tacit.rng import numpy_stream, torch_stream
 
 SIZES = (0, 1, 5, 3000)  # the last one goes over a ring
@@ -97,6 +98,15 @@ def exercise(fleet: Fleet) -> dict[str, Any]:
     results["no bytes"] = fleet.gather_bytes([b""] * len(fleet.hosted), "gradient")
     results["within"] = fleet.gather_within(every[hosted], "gradient", sum(map(len, every)))
     results["beyond"] = fleet.gather_within(every[hosted], "gradient", sum(map(len, every)) - 1)
+    distrust = Distrust(1000, b"?")
+    results["distrusted"] = fleet.gather_within(
+        every[hosted], "evaluation", 1000 * workers, distrust
+    )
+    collected = fleet.collect_bytes(every[hosted], "evaluation", 10, distrust)
+    assert (collected is not None) == fleet.leader
+    believed = [m if len(m) <= 1000 else b"?" for m in every]
+    assert results["distrusted"] == believed
+    assert collected in (None, believed)
     for name, sent in (("collected", every[hosted]), ("nothing", [b""] * len(fleet.hosted))):
         collected = fleet.collect_bytes(sent, "model")
         assert (collected is not None) == fleet.leader

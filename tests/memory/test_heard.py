@@ -15,9 +15,10 @@ import tacit
 from helpers.rig import Rig, noise
 from helpers.tasks import mlp_task
 from tacit.aggregators import NNM, Mean, Median, TrimmedMean, aggregator
+from tacit.attacks import Attack, Liars, Sight
 from tacit.compressors import RandomK, TopK
 from tacit.errors import UserError
-from tacit.fleet import LocalFleet
+from tacit.fleet import Kind, LocalFleet
 from tacit.gradients import GradientExchange
 from tacit.memory import EF21, EF21W, Averages, ErrorFeedback, Heard, Increments, Memory
 from tacit.recipes import Recipe
@@ -227,6 +228,104 @@ def test_when_one_has_no_more_data_all_begin_again():
     direction = run.step(gradients[1])
     torch.testing.assert_close(direction, Median()(held(run)[:-1]), rtol=1e-6, atol=1e-6)
     assert not held(run)[-1].any()
+
+
+# -- liars choose what is combined of them
+
+KEPT: dict[str, Callable[..., Recipe]] = {
+    "byz_ef21": lambda density, back: tacit.byz_ef21(
+        2, "trimmed_mean", f"topk(density={density})", download=back, lr=0.2
+    ),
+    "rosdhb": lambda density, back: tacit.rosdhb(2, "trimmed_mean", density, download=back, lr=0.2),
+}
+
+
+class Noting(LocalFleet):
+    """Remembers the last rows that were to be said, and those that were."""
+
+    def said(self, rows: Tensor, kind: Kind) -> Tensor:
+        said = super().said(rows, kind)
+        if kind == "gradient":
+            self.rows, self.word = rows.clone(), said.clone()
+        return said
+
+
+def among_liars(method: str, attack: str | Attack, density: float, back: str | None):
+    """A simulation of 5 honest workers and 2 liars, and what is kept of all, to be looked at."""
+    recipe, fleet = KEPT[method](density, back), Noting(7)
+    run = tacit.Simulation(mlp_task(), recipe, fleet, seed=1, liars=Liars(2, attack))
+    assert recipe.gradients is not None
+    assert recipe.gradients.compression is not None
+    return run, fleet, recipe.gradients.compression.heard.state_dict()["rows"]
+
+
+@pytest.mark.parametrize("back", [None, "identity"])
+@pytest.mark.parametrize("attack", ["label_flip", "gaussian", "sign_flip", "mimic"])
+@pytest.mark.parametrize("method", KEPT)
+def test_what_is_kept_of_a_liar_stays_what_it_says(method, attack, back):
+    run, fleet, rows = among_liars(method, attack, 0.3, back)
+    longest = 0.0
+    for _ in range(60):
+        run.step()
+        longest = max(longest, float(fleet.word[-1].norm()))
+        assert 0 < rows[-1].norm() <= 2 * longest
+
+
+@pytest.mark.parametrize("attack", ["label_flip", "gaussian"])
+@pytest.mark.parametrize("method", KEPT)
+def test_without_compression_a_liar_is_combined_with_what_it_wants(method, attack):
+    run, fleet, rows = among_liars(method, attack, 1.0, "identity")
+    for _ in range(10):
+        run.step()
+        torch.testing.assert_close(rows, fleet.word, rtol=1e-4, atol=1e-5)
+        assert (rows[:5].mean(dim=0) - rows[-1]).norm() > 0.1
+
+
+def test_entries_that_travel_are_what_a_liar_wants():
+    """Though they are scaled on their way; the others are what is left of them."""
+    run, fleet, rows = among_liars("rosdhb", "gaussian", 0.3, None)
+    for _ in range(10):
+        before = rows.clone()
+        run.step()
+        waits = torch.isclose(rows, 0.9 * before, rtol=1e-6).all(dim=0)
+        assert 0.65 < waits.float().mean() < 0.75
+        torch.testing.assert_close(rows[5:, ~waits], fleet.word[5:, ~waits], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("back", [None, "identity"])
+@pytest.mark.parametrize("method", KEPT)
+def test_liars_see_what_is_combined(method, back):
+    sights: list[Sight] = []
+
+    class Watches(Attack):
+        def __call__(self, sight: Sight) -> Tensor:
+            sights.append(sight)
+            return sight.honest.mean(dim=0)
+
+    run, fleet, rows = among_liars(method, Watches(), 0.3, back)
+    for step in range(1, 6):
+        run.step()
+        assert torch.equal(sights[-1].honest, rows[:5])
+        assert torch.equal(fleet.rows[:5], rows[:5])
+        assert sights[-1].rule is run.recipe.gradients.aggregator
+        assert len(sights) == step
+
+
+@pytest.mark.parametrize("method", KEPT)
+def test_a_searched_attack_is_worse_than_a_guess_where_it_is_looked_for(method):
+    """In what the rule makes of the vectors that it is given."""
+    run, fleet, rows = among_liars(method, "alie:search=true", 0.3, None)
+    for _ in range(5):
+        run.step()
+        honest, word = rows[:5], fleet.word[5:]
+        mean, std = honest.double().mean(dim=0), honest.double().std(dim=0)
+
+        def moved(lies: Tensor, honest: Tensor = honest, mean: Tensor = mean) -> float:
+            return float((TrimmedMean(2)(torch.cat([honest, lies.float()])) - mean).norm())
+
+        for z in (0.5, 1.0, 2.0):
+            guess = (mean + z * std).expand(2, -1)
+            assert moved(word) >= 0.999 * moved(guess)
 
 
 # -- another number of workers

@@ -36,6 +36,7 @@ class Voice:
     workers: int
     liars: int
     told: Tensor | None = None
+    silent: bool = False
 
     @property
     def honest(self) -> Tensor:
@@ -64,7 +65,7 @@ class Part:
         assert torch.equal(rows, self.rows[self.hosted.start : self.hosted.stop])
         return self.rows
 
-    def gather_first(self, rows: Tensor, kind: str, enough: int) -> Any:
+    def gather_first(self, rows: Tensor, kind: str, enough: int, correspondence: object) -> Any:
         self.asked.append((kind, enough))
         return self.first
 
@@ -80,11 +81,17 @@ class Spy(Aggregator):
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         return rows.mean(dim=0)
 
-    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
+    def each(
+        self,
+        rows: Tensor,
+        held: Sequence[Indices],
+        own: Sequence[int],
+        senders: Sequence[Indices] | None = None,
+    ) -> Tensor:
         self.held += [indices.copy() for indices in held]
         self.own += own
         self.vectors += [rows[torch.from_numpy(indices)] for indices in held]
-        return super().each(rows, held, own)
+        return super().each(rows, held, own, senders)
 
 
 def rows_of(workers: int, d: int = 3) -> Tensor:
@@ -262,6 +269,25 @@ def test_each_victim_hears_its_own_lies(hosted: range) -> None:
         assert torch.equal(vectors[:-2], heard[:-2])  # the honest say the same to all
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("text", ["nna:f=2", "median:f=2", "mean"])
+def test_who_sent_nan_is_named_by_its_number(text: str, deterministic: bool) -> None:
+    """Also a liar, whose rows for each victim lie behind everybody's."""
+    rows, told = rows_of(9), torch.full((7, 3), torch.nan)
+    rows[3] = torch.nan
+    peers = Peers(2, "all")
+    peers.start(Setting(9, 3))
+    fleet = Part(rows, range(2), Voice(9, 2, told), deterministic=deterministic)
+    with pytest.raises(UserError, match=r"workers 3, 7, 8\b"):
+        peers.mix(fleet, rows[:2], aggregator(text), 1)  # type: ignore[arg-type]
+    here = [0, 2, 3, 4, 7, 8]
+    rows[[7, 8]] = torch.nan
+    peers, first = Peers(2), Part(rows, range(4, 5), first=(here, rows[here]))
+    peers.start(Setting(9, 3))
+    with pytest.raises(UserError, match=r"workers 3, 7, 8\b"):
+        peers.mix(first, rows[4:5], aggregator(text), 1)  # type: ignore[arg-type]
+
+
 # -- what is refused
 
 
@@ -363,7 +389,7 @@ def _check_invariant(recipe: Recipe, sent: Tensor, mixed: Tensor) -> None:
     assert isinstance(peers, Peers)
     honest, sent = np.arange(N) < N - F, sent.double()
     for worker, came_out in enumerate(mixed.double()):
-        held = peers._held(worker, honest, "model", 1)
+        held = peers._held(worker, honest, False, "model", 1)
         trusted = held[honest[held]]
         kept = len(held) - F
         assert len(trusted) == kept
@@ -385,7 +411,7 @@ def test_liars_beside_a_worker_are_kept_and_those_far_away_are_not() -> None:
     sent, mixed = attacked(recipe, torch.full((N - F, D), 50.0), N, F)
     assert recipe.averaging is not None
     for worker in range(N - F):
-        held = recipe.averaging.topology._held(worker, np.arange(N) < N - F, "model", 1)  # type: ignore[attr-defined]
+        held = recipe.averaging.topology._held(worker, np.arange(N) < N - F, False, "model", 1)  # type: ignore[attr-defined]
         expected = sent[held[held < N - F]].mean(dim=0)
         torch.testing.assert_close(mixed[worker], expected, rtol=1e-5, atol=1e-5)
 
@@ -419,3 +445,13 @@ def test_monna_by_hand(seed: int, workers: int) -> None:
         torch.testing.assert_close(
             run.replicas.parameters[:honest], models.float(), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_who_says_nothing_never_comes_first(silent: bool) -> None:
+    peers = Peers(2, "first")
+    peers.start(Setting(8, 3, seed=1))
+    honest = np.arange(8) < 6
+    draws = [peers._held(0, honest, silent, "model", step) for step in range(1, 30)]
+    assert all(len(held) == 6 for held in draws)
+    assert any(7 in held for held in draws) is not silent

@@ -2,11 +2,11 @@
 
 from tacit.aggregators.base import Aggregator
 from tacit.aggregators.clipping import CenteredClipping, CSPlus, SelfClipping
-from tacit.aggregators.coordinatewise import Meamed, Median, TrimmedMean
+from tacit.aggregators.coordinatewise import Meamed, Median, Ranked, TrimmedMean
 from tacit.aggregators.geometric import GeometricMedian
 from tacit.aggregators.krum import Bulyan, Krum, MultiKrum
 from tacit.aggregators.mean import Mean, WeightedMean
-from tacit.aggregators.nearest import CGE, CTMA, NNA, PeerRule
+from tacit.aggregators.nearest import CGE, CTMA, NNA, PeerRule, refuse_peer_rule
 from tacit.aggregators.outer import OuterOptimizer
 from tacit.aggregators.preaggregators import ARC, NNM, Bucketing, Clipping, PreAggregator
 from tacit.aggregators.registry import AGGREGATORS, aggregator, as_aggregator
@@ -40,10 +40,12 @@ __all__ = [
     "OuterOptimizer",
     "PeerRule",
     "PreAggregator",
+    "Ranked",
     "Robust",
     "SelfClipping",
     "TrimmedMean",
     "WeightedMean",
     "aggregator",
     "as_aggregator",
+    "refuse_peer_rule",
 ]

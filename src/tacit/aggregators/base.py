@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tacit.errors import TrainingDiverged
 from tacit.fleet import Fleet, Kind, Pending, Ready
 from tacit.setting import Setting
 
@@ -25,6 +27,9 @@ class Aggregator(ABC):
 
     #: Whether it needs everybody's row by itself; a sum does not.
     gathers = True
+    #: Whether it is known to turn with the rows: it depends on them through their inner products
+    #: alone, looks at no coordinate by itself, and draws nothing that follows from them.
+    turns = False
 
     def start(self, setting: Setting) -> None:
         """Begin a run."""
@@ -34,14 +39,30 @@ class Aggregator(ABC):
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """``(n, d) -> (d,)``."""
 
-    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
+    def each(
+        self,
+        rows: Tensor,
+        held: Sequence[Indices],
+        own: Sequence[int],
+        senders: Sequence[Indices] | None = None,
+    ) -> Tensor:
         """What each of v workers without a server makes of the rows it holds: ``(v, d)``.
 
         ``rows``: ``(m, d)``; ``held[i]``: which of them worker i holds, with repetitions if it got
-        the same twice; ``own[i]``: the place in ``held[i]`` of its own.
+        the same twice; ``own[i]``: the place in ``held[i]`` of its own; ``senders[i]``: the workers
+        that sent what it holds, for errors; None: ``held[i]``.
+
+        Here each by itself. Raises TrainingDiverged, which says who sent NaN or inf, where what one
+        makes is not finite.
         """
         del own
-        return torch.stack([self(rows[torch.from_numpy(h).to(rows.device)]) for h in held])
+        made = []
+        for indices, sent in zip(held, held if senders is None else senders, strict=True):
+            some = rows[torch.from_numpy(indices).to(rows.device)]
+            made.append(self(some))
+            if not math.isfinite(float(made[-1].sum())) and not made[-1].isfinite().all():
+                raise _spoilt(sent[(~some.isfinite().all(dim=1)).cpu().numpy()])
+        return torch.stack(made)
 
     def weights(self, participants: Tensor) -> Tensor:
         """The workers' weights, ``(K,)`` float64; 0 for those that take no part."""
@@ -72,6 +93,25 @@ class Aggregator(ABC):
         if not counted.all():
             gathered = gathered[counted.to(rows.device)]
         return Ready(self(gathered))
+
+
+def called(what: str, numbers: Indices) -> str:
+    """``worker 3``, or ``workers 3, 27``; the first eight of many, of equal ones one."""
+    numbers = np.unique(numbers)
+    names = ", ".join(map(str, numbers[:8].tolist())) + (", ..." if len(numbers) > 8 else "")
+    return f"{what}{'s' * (len(numbers) > 1)} {names}"
+
+
+def _spoilt(guilty: Indices) -> TrainingDiverged:
+    """The error of a combination that is not finite, though it is no robust one."""
+    if len(guilty):
+        who = f"{called('worker', guilty)} sent NaN or inf"
+    else:
+        who = "the numbers are too large"
+    return TrainingDiverged(
+        f"what a worker makes of its peers' rows is not finite: {who}; lower the learning rate, "
+        "look at their data, or take a robust aggregator"
+    )
 
 
 class Running:

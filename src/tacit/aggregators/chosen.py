@@ -19,12 +19,19 @@ class Chosen(Points):
     """The points ``indices`` of ``all``, with repetitions; ``pivot``: the place of the own one.
     UserError where more than ``budget`` of them are bad."""
 
-    def __init__(self, points: Points, indices: Array, budget: int, pivot: int | None) -> None:
-        super().__init__(points.rows, budget, points.kernel, None, pivot)
+    def __init__(
+        self,
+        points: Points,
+        indices: Array,
+        budget: int,
+        pivot: int | None,
+        senders: Array,
+    ) -> None:
+        super().__init__(points.rows, budget, points.kernel, None, pivot, senders)
         self.all, self.indices, self.n = points, indices, len(indices)
         self._bad = points.bad[indices]
         if self._bad.sum() > budget:
-            raise too_many(indices[self._bad], self.n, budget)
+            raise too_many(self, np.flatnonzero(self._bad), budget)
 
     @functools.cached_property
     def squared(self) -> Array:
@@ -34,6 +41,10 @@ class Chosen(Points):
     def squared_from(self, point: Tensor) -> Array:
         found: Array = self.all.squared_from(point)[self.indices]
         return found
+
+    @property
+    def held(self) -> Tensor:
+        return self.rows[torch.from_numpy(self.indices).to(self.rows.device)]
 
     @property
     def own(self) -> Tensor:
@@ -61,7 +72,6 @@ class Chosen(Points):
     def blocks(self, chosen: Array | None = None) -> Iterator[tuple[slice, Tensor]]:
         yield from self.all.blocks(self.indices if chosen is None else self.indices[chosen])
 
-    def columns(self, some: Array) -> Array:
-        picked = self.rows[:, torch.from_numpy(some).to(self.rows.device)].double().cpu().numpy()
-        out: Array = picked[self.indices[self.good]]
+    def picked(self, some: Array) -> Array:
+        out: Array = self.all.picked(some)[self.indices]
         return out

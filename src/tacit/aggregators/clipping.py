@@ -44,6 +44,7 @@ class CenteredClipping(Robust):
         if start not in ("median", "zero"):
             raise UserError(f"centered_clipping starts at median or zero, not {start!r}")
         self.tau, self.rounds, self.begin = float(tau), rounds, start
+        self.turns = start == "zero"
 
     def reduce(self, points: Points) -> Tensor:
         if self.begin == "zero":
@@ -64,6 +65,10 @@ class SelfClipping(PeerRule):
         super().__init__(f)
         _check_clipping("self_clipping", tau, rounds)
         self.tau, self.rounds = float(tau), rounds
+
+    @property
+    def instead(self) -> str:
+        return f"centered_clipping(tau={self.tau:g},rounds={self.rounds})"
 
     def reduce(self, points: Points) -> Tensor:
         self.own(points)

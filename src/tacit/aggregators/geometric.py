@@ -23,6 +23,7 @@ class GeometricMedian(Weighing):
     """
 
     weighted = True
+    turns = True
 
     def __init__(self, f: int | None = None, nu: float = 1e-6, tolerance: float = 1e-9) -> None:
         super().__init__(f)

@@ -29,6 +29,7 @@ class Krum(Weighing):
     """
 
     needs = "n >= 2 f + 3"
+    turns = True
 
     def __init__(self, f: int, neighbours: int | None = None) -> None:
         super().__init__(f)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tacit.aggregators import passes
+from tacit.aggregators.base import called
 from tacit.aggregators.network import Plan
 from tacit.aggregators.passes import Array
 from tacit.aggregators.points import Points
@@ -28,6 +29,9 @@ class Mixed(Points):
         np.fill_diagonal(off, 0)
         #: The factors where every point is only scaled, ``(n,)``, else None.
         self.scales = np.diagonal(self.mix) if len(mix) == points.n and not off.any() else None
+
+    def called(self, some: Array) -> str:
+        return self.points.called(some) if self.n == self.points.n else called("group", some)
 
     @functools.cached_property
     def squared(self) -> Array:
@@ -84,3 +88,6 @@ class Mixed(Points):
     def columns(self, some: Array) -> Array:
         out: Array = (self.mix[:, self.points.good] @ self.points.columns(some))[self.good]
         return out
+
+    def draws(self, seed: int, name: str) -> np.random.Generator:
+        return self.points.draws(seed, name)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tacit.aggregators import passes
+from tacit.aggregators.base import called
 from tacit.aggregators.network import Plan
 from tacit.aggregators.passes import Array
 from tacit.errors import UserError
@@ -31,8 +32,9 @@ class Points:
     """``rows (n, d)``, finite but for at most ``budget`` of them.
 
     ``weights (n,)``: float64, or None where all count the same. ``pivot``: the own row, of rules
-    that have one. A row is *bad* if it holds NaN or inf, or if its squared norm overflows float64:
-    all its distances are inf, and no pass reads it. UserError where more than ``budget`` are.
+    that have one. ``senders (n,)``: the workers that sent the rows, for errors; None: not known. A
+    row is *bad* if it holds NaN or inf, or if its squared norm overflows float64: all its distances
+    are inf, and no pass reads it. UserError where more than ``budget`` are.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class Points:
         kernel: bool | None = None,
         weights: Array | None = None,
         pivot: int | None = None,
+        senders: Array | None = None,
     ) -> None:
         self.rows, self.budget, self.kernel = rows, budget, kernel
-        self.weights, self.pivot = weights, pivot
+        self.weights, self.pivot, self.senders = weights, pivot, senders
         self.n, self.d = len(rows), rows.shape[1]
 
     # -- distances
@@ -81,9 +84,19 @@ class Points:
         return found
 
     @property
+    def held(self) -> Tensor:
+        """The points' own rows, ``(n, d)``: a copy where they are some of a larger matrix."""
+        return self.rows
+
+    @property
     def own(self) -> Tensor:
         """The own row ``(d,)``, of rules that have one: the first, if nothing was said."""
         return self.rows[self.pivot or 0]
+
+    def called(self, some: Array) -> str:
+        """What errors call some of the points: ``workers 3, 27``, or ``rows``."""
+        names = some if self.senders is None else self.senders[some]
+        return called("row" if self.senders is None else "worker", names)
 
     def squared_from_own(self) -> Array:
         """Squared distances from the own row, ``(n,)``."""
@@ -107,7 +120,7 @@ class Points:
             norms = passes.wide_squared_to(self.rows, suspects, zero)
             self._bad[suspects[~np.isfinite(norms)]] = True
         if self._bad.sum() > self.budget:
-            raise too_many(np.flatnonzero(self._bad), self.n, self.budget)
+            raise too_many(self, np.flatnonzero(self._bad), self.budget)
 
     @property
     def good(self) -> Array:
@@ -162,23 +175,27 @@ class Points:
 
     def columns(self, some: Array) -> Array:
         """Some columns of the good points, ``(g, k)`` float64."""
-        picked = self.rows[:, torch.from_numpy(some).to(self.rows.device)]
-        out: Array = picked.double().cpu().numpy()[self.good]
+        out: Array = self.picked(some)[self.good]
         return out
 
     def draws(self, seed: int, name: str) -> np.random.Generator:
-        """Random numbers that follow from the seed and the rows: the same for the same rows in
+        """Random numbers that follow from the seed and these rows: the same for the same rows in
         every process, others at the next step."""
         some = np.linspace(0, self.d - 1, min(self.d, 64)).astype(np.int64)
-        seen = self.rows[:, torch.from_numpy(some).to(self.rows.device)].double().cpu().numpy()
+        seen = self.picked(some)
         digest = hashlib.blake2b(np.ascontiguousarray(seen).tobytes(), digest_size=8).hexdigest()
         return numpy_stream(seed, name, digest)
 
+    def picked(self, some: Array) -> Array:
+        """Some columns of all points, bad ones too: ``(n, k)`` float64."""
+        picked = self.rows[:, torch.from_numpy(some).to(self.rows.device)]
+        out: Array = picked.double().cpu().numpy()
+        return out
 
-def too_many(bad: Array, n: int, budget: int) -> UserError:
-    """The error for more bad rows than a rule stands."""
-    names = ", ".join(str(i) for i in bad[:8].tolist()) + (", ..." if len(bad) > 8 else "")
+
+def too_many(points: Points, bad: Array, budget: int) -> UserError:
+    """The error for more bad points than a rule stands."""
     return UserError(
-        f"{len(bad)} of {n} rows hold NaN or inf or overflow (rows {names}), more than the "
-        f"{budget} this rule stands"
+        f"{len(bad)} of {points.n} rows hold NaN or inf or overflow ({points.called(bad)}), more "
+        f"than the {budget} this rule stands"
     )

@@ -35,7 +35,7 @@ class PreAggregator(Robust):
         if isinstance(then, PeerRule):
             raise UserError(f"{then.name} needs the own row; nothing may come before it")
         super().__init__(getattr(then, "f", 0) if f is None else f)
-        self.then = then
+        self.then, self.turns = then, then.turns
 
     def check(self, n: int) -> None:
         super().check(n)
@@ -103,7 +103,7 @@ class Bucketing(PreAggregator):
         super().__init__(f, then)
         if s < 1:
             raise UserError(f"bucketing needs groups of 1 or more, not {s}")
-        self.s, self.seed = s, seed
+        self.s, self.seed, self.turns = s, seed, False  # what it draws follows from the rows
 
     def count(self, n: int) -> int:
         return -(-n // self.s)

@@ -81,15 +81,33 @@ class Robust(Aggregator):
         """
         return self._apply(rows, weights, None)
 
-    def each(self, rows: Tensor, held: Sequence[Indices], own: Sequence[int]) -> Tensor:
-        if len(held) == 1:
-            return super().each(rows, held, own)
-        points = Points(rows.detach(), len(rows), self.kernel)
-        return self.of_each([self._chosen(points, h, i) for h, i in zip(held, own, strict=True)])
-
-    def _chosen(self, points: Points, indices: Indices, place: int) -> Chosen:
-        self.check(len(indices))
-        return Chosen(points, indices, self.stands(len(indices)), place)
+    def each(
+        self,
+        rows: Tensor,
+        held: Sequence[Indices],
+        own: Sequence[int],
+        senders: Sequence[Indices] | None = None,
+    ) -> Tensor:
+        self._check_rows(rows)
+        for indices in held:
+            self.check(len(indices))
+        rows, senders = rows.detach(), held if senders is None else senders
+        if len(held) == 1:  # of its rows alone: a rule that trusts one need not see all distances
+            some = rows[torch.from_numpy(held[0]).to(rows.device)]
+            points = Points(some, self.stands(len(some)), self.kernel, None, own[0], senders[0])
+            made = self.reduce(points)
+            points.bad  # noqa: B018  (looks, where the rule has not, and raises for too many)
+            self._check_finite(made, points)
+            return made[None]
+        whole = Points(rows, len(rows), self.kernel)
+        chosen = [
+            Chosen(whole, indices, self.stands(len(indices)), place, sent)
+            for indices, place, sent in zip(held, own, senders, strict=True)
+        ]
+        several = self.of_each(chosen)
+        for made, points in zip(several, chosen, strict=True):
+            self._check_finite(made, points)
+        return several
 
     def of_each(self, chosen: Sequence[Chosen]) -> Tensor:
         """``(v, d)``, of v times n points among the same rows; each n was checked."""
@@ -103,20 +121,28 @@ class Robust(Aggregator):
         points = self._points(rows, weights, pivot)
         self.check(points.n)
         out = self.reduce(points)
-        # a sum is twenty times faster than looking at every entry, and finite where these are
-        if not math.isfinite(float(out.sum())) and not bool(out.isfinite().all()):
-            odd = np.array([i for i, row in enumerate(points.rows) if not row.isfinite().all()])
-            if len(odd) > points.budget:
-                raise too_many(odd, points.n, points.budget)
-            raise UserError(f"{self.name}: the rows are too large for {rows.dtype}; scale them")
+        self._check_finite(out, points)
         return out
 
-    def _points(self, rows: Tensor, weights: Tensor | None, pivot: int | None) -> Points:
+    def _check_finite(self, out: Tensor, points: Points) -> None:
+        """UserError where what was made of the points ``(d,)`` is not finite."""
+        # a sum is twenty times faster than looking at every entry, and finite where these are
+        if math.isfinite(float(out.sum())) or bool(out.isfinite().all()):
+            return
+        odd = np.array([i for i, row in enumerate(points.held) if not row.isfinite().all()])
+        if len(odd) > points.budget:
+            raise too_many(points, odd, points.budget)
+        raise UserError(f"{self.name}: the rows are too large for {out.dtype}; scale them")
+
+    def _check_rows(self, rows: Tensor) -> None:
         if rows.dim() != 2 or rows.dtype not in (torch.float32, torch.float64) or not len(rows):
             raise UserError(
                 f"{self.name} takes rows (n, d) in float32 or float64, not shape "
                 f"{tuple(rows.shape)} in {rows.dtype}"
             )
+
+    def _points(self, rows: Tensor, weights: Tensor | None, pivot: int | None) -> Points:
+        self._check_rows(rows)
         shares = None
         if weights is not None:
             shares = weights.detach().to("cpu", torch.float64).numpy()
@@ -182,5 +208,5 @@ def combined(rule: Aggregator, points: Points) -> Tensor:
         return rule.reduce(points)
     assert type(rule) is Mean
     if points.bad.any():
-        raise too_many(np.flatnonzero(points.bad), points.n, 0)
+        raise too_many(points, np.flatnonzero(points.bad), 0)
     return points.combine(equal_shares(points.n, np.arange(points.n)))

@@ -24,6 +24,8 @@ class CAF(Weighing):
     for which the top eigenvalue was least. Eigenvectors are exact: those of the inner products.
     """
 
+    turns = True
+
     def __init__(self, f: int) -> None:
         super().__init__(f)
 

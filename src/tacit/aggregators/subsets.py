@@ -27,6 +27,8 @@ class MDA(Weighing):
     found. Exact, by branch and bound; the time grows as 2^f at worst.
     """
 
+    turns = True
+
     def __init__(self, f: int) -> None:
         super().__init__(f)
 
@@ -98,6 +100,8 @@ class SMEA(Weighing):
     Looks at all subsets, of equal ones takes the first, and refuses more than
     :data:`MOST_SUBSETS` of them.
     """
+
+    turns = True
 
     def __init__(self, f: int) -> None:
         super().__init__(f)

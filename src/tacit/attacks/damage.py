@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tacit.aggregators import Median, PeerRule, TrimmedMean
+from tacit.aggregators import PeerRule, Ranked
 from tacit.attacks.lies import Lies, applied
 from tacit.attacks.ordered import Ordered
-from tacit.attacks.turned import Turned, turns
+from tacit.attacks.turned import Turned
 
 #: z to the squared distance of what the honest make of the vectors from the honest mean.
 Objective = Callable[[float], float]
@@ -26,9 +26,9 @@ def damage(lies: Lies) -> Objective:
     ``turned.py`` (rules of distances) and ``ordered.py`` (rules of single coordinates).
     """
     rule = lies.rule
-    if type(rule) in (Median, TrimmedMean):
-        return Ordered(lies)
-    return Turned(lies) if turns(rule) else Whole(lies)
+    if isinstance(rule, Ranked):
+        return Ordered(lies, rule)
+    return Turned(lies) if rule.turns else Whole(lies)
 
 
 class Whole:

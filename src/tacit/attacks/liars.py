@@ -49,6 +49,11 @@ class Liars:
         self.rate = 0.0
 
     @property
+    def silent(self) -> bool:
+        """See ``Voice``."""
+        return self.attack is not None and self.attack.silent
+
+    @property
     def needs_flipped(self) -> bool:
         """Whether :attr:`flipped` is wanted at every step."""
         return self.attack is not None and self.attack.needs_poisoned
@@ -58,11 +63,23 @@ class Liars:
         if workers - self.count < 2:
             raise UserError(f"{self.count} of {workers} workers lie; at least 2 must be honest")
 
-    def start(self, setting: Setting, rules: Mapping[Kind, Aggregator], peers: bool) -> None:
+    def start(
+        self,
+        setting: Setting,
+        rules: Mapping[Kind, Aggregator],
+        peers: bool,
+        partial: bool = False,
+    ) -> None:
         """Begin a run. ``rules``: what receivers do with what they get. ``peers``: each honest
-        worker does so by itself. Raises UserError where less than two workers are honest, and for
-        an attack that needs another method."""
+        worker does so by itself. ``partial``: some workers rest. Raises UserError where less than
+        two workers are honest, for an attack that needs another method, and where some rest: lies
+        are made from what all honest workers say."""
         self.check(setting.workers)
+        if partial:
+            raise UserError(
+                "liars need a method in which all workers take part; leave out its fraction, or "
+                "the liars"
+            )
         if self.attack is not None and self.attack.per_victim and not peers:
             raise UserError(
                 f"{type(self.attack).__name__} tells every honest worker something else, which "

@@ -1,4 +1,4 @@
-"""The objective for the median and the trimmed mean: every column is sorted once.
+"""The objective for the median, the trimmed mean and their like: every column is sorted once.
 
 Among H sorted values and f copies of b, the value of rank j is b clamped to the honest values of
 ranks j - f and j.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tacit.aggregators import TrimmedMean
+from tacit.aggregators import Ranked
 from tacit.aggregators.network import merge_exchange
 from tacit.aggregators.passes import spans
 from tacit.attacks.lies import Lies
@@ -22,14 +22,9 @@ class Ordered:
     digits. They take as much memory as the honest rows.
     """
 
-    def __init__(self, lies: Lies) -> None:
+    def __init__(self, lies: Lies, rule: Ranked) -> None:
         self.lies, n = lies, lies.sight.n
-        rule = lies.rule
-        if isinstance(rule, TrimmedMean):
-            self.ranks = range(rule.stands(n), n - rule.stands(n))
-        else:
-            self.ranks = range((n - 1) // 2, n // 2 + 1)
-        honest = lies.sight.honest
+        self.ranks, honest = rule.ranks(n), lies.sight.honest
         self.direction = lies.direction.to(honest.dtype)
         self.sorted = torch.empty_like(honest, memory_format=torch.contiguous_format)
         network = merge_exchange(len(honest))

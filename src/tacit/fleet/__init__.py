@@ -1,6 +1,7 @@
 """The workers of a run, their collectives, and what these cost."""
 
 from tacit.fleet.attended import AttendedFleet
+from tacit.fleet.correspondence import Correspondence
 from tacit.fleet.fleet import Fleet, Pending, Ready, layout
 from tacit.fleet.island import IslandFleet
 from tacit.fleet.ledger import CHARGED, KINDS, Event, Kind, Ledger
@@ -13,6 +14,7 @@ __all__ = [
     "CHARGED",
     "KINDS",
     "AttendedFleet",
+    "Correspondence",
     "Event",
     "Fleet",
     "IslandFleet",

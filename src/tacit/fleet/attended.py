@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tacit.errors import PeerError
+from tacit.fleet.correspondence import Correspondence
 from tacit.fleet.fleet import Pending, Ready
 from tacit.fleet.ledger import Kind
+from tacit.fleet.letters import Distrust
 from tacit.fleet.process_group import ProcessGroupFleet
 from tacit.fleet.star import Lead, Settled, reports
 
@@ -139,7 +141,7 @@ class AttendedFleet(ProcessGroupFleet):
         return every[:, :-1], every[:, -1].cpu() > 0
 
     def gather_first(
-        self, rows: Tensor, kind: Kind, enough: int
+        self, rows: Tensor, kind: Kind, enough: int, correspondence: Correspondence
     ) -> tuple[list[int], Tensor] | None:
         """Nobody goes on without the others: who is away must hear every message."""
         return None
@@ -148,17 +150,25 @@ class AttendedFleet(ProcessGroupFleet):
         self.mean(torch.zeros(1, 0, device=self.device), kind)
 
     def gather_within(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+        self,
+        messages: Sequence[bytes],
+        kind: Kind,
+        limit: float = math.inf,
+        distrust: Distrust | None = None,
     ) -> list[bytes] | None:
-        every = super().gather_within(messages, kind, limit)
+        every = super().gather_within(messages, kind, limit, distrust)
         self.gave |= kind == "model" and every is not None
         return every
 
     def collect_bytes(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+        self,
+        messages: Sequence[bytes],
+        kind: Kind,
+        limit: float = math.inf,
+        distrust: Distrust | None = None,
     ) -> list[bytes] | None:
         self.gave |= kind == "model"
-        return super().collect_bytes(messages, kind, limit)
+        return super().collect_bytes(messages, kind, limit, distrust)
 
     def takes_part(self, kind: Kind) -> bool:
         return self._counts(kind)

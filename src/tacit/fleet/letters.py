@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tacit.errors import PeerError, UserError
 from tacit.fleet.ledger import Kind, Ledger
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """Where one bad sender must not stop all. A message that is announced with less than 0 or more
+    than ``longest`` bytes does not travel, and nobody makes room for it: all hear ``instead``."""
+
+    longest: int
+    instead: bytes
 
 
 class Letters(ABC):
@@ -26,27 +36,36 @@ class Letters(ABC):
         return gathered
 
     def gather_within(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+        self,
+        messages: Sequence[bytes],
+        kind: Kind,
+        limit: float = math.inf,
+        distrust: Distrust | None = None,
     ) -> list[bytes] | None:
         """:meth:`gather_bytes` where all messages together have at most ``limit`` bytes; else
-        nothing is sent but their lengths (8 bytes each), and everybody gets None."""
-        lengths = self._lengths(messages, kind)
-        if sum(lengths) > limit:
+        nothing is sent but their lengths (8 bytes each), and everybody gets None. With
+        ``distrust`` all of them count as long as the median of those that there are, which fewer
+        liars than honest cannot make longer than what some honest worker sends."""
+        lengths = self._lengths(messages, kind, distrust)
+        if (sum(lengths) if distrust is None else _usual(lengths)) > limit:
             return None
-        self.ledger.gather(kind, lengths)
-        return self._gather_bytes(messages, lengths) if any(lengths) else [b""] * self.size
+        return self._move(messages, lengths, kind, distrust, self._gather)
 
     def collect_bytes(
-        self, messages: Sequence[bytes], kind: Kind, limit: float = math.inf
+        self,
+        messages: Sequence[bytes],
+        kind: Kind,
+        limit: float = math.inf,
+        distrust: Distrust | None = None,
     ) -> list[bytes] | None:
         """Everybody's messages in worker order, for worker 0's process, which coordinates (see
         :attr:`leader`); None for the others. Raises PeerError, in every process and before anything
-        is sent, where a message has more than ``limit`` bytes."""
-        lengths = self._lengths(messages, kind)
-        for worker, length in enumerate(lengths):
-            _check_length(f"worker {worker}", length, limit)
-        self.ledger.collect(kind, lengths)
-        return self._collect_bytes(messages, lengths)
+        is sent, where a message has more than ``limit`` bytes, unless there is ``distrust``."""
+        lengths = self._lengths(messages, kind, distrust)
+        if distrust is None:
+            for worker, length in enumerate(lengths):
+                _check_length(f"worker {worker}", length, limit)
+        return self._move(messages, lengths, kind, distrust, self._collect)
 
     def spread_bytes(self, message: bytes | None, kind: Kind, limit: float = math.inf) -> bytes:
         """The coordinator's message, in every process; the others give None. Its length goes first
@@ -58,14 +77,46 @@ class Letters(ABC):
         self.ledger.download(kind, length, everybody)
         return self._spread_bytes(message, length)
 
-    def _lengths(self, messages: Sequence[bytes], kind: Kind) -> list[int]:
+    def _lengths(
+        self, messages: Sequence[bytes], kind: Kind, distrust: Distrust | None
+    ) -> list[int]:
+        """Everybody's; -1 of those that are not believed."""
         if len(messages) != len(self.hosted):
             raise UserError(f"{len(messages)} messages from {len(self.hosted)} hosted workers")
         self.ledger.gather(_kind_of_length(kind), [8] * self.size)
         lengths = self._gather_lengths([len(message) for message in messages])
+        if distrust is not None:
+            return [n if 0 <= n <= distrust.longest else -1 for n in lengths]
         for worker, length in enumerate(lengths):
             _check_length(f"worker {worker}", length)
         return lengths
+
+    def _move(
+        self,
+        messages: Sequence[bytes],
+        lengths: list[int],
+        kind: Kind,
+        distrust: Distrust | None,
+        move: Callable[[Sequence[bytes], list[int], Kind], list[bytes] | None],
+    ) -> list[bytes] | None:
+        mine = lengths[self.hosted.start : self.hosted.stop]
+        # nor does its own process send what the others do not wait for
+        sent = [b"" if n < 0 else message for n, message in zip(mine, messages, strict=True)]
+        every = move(sent, [max(n, 0) for n in lengths], kind)
+        if every is None or distrust is None:
+            return every
+        heard = zip(lengths, every, strict=True)
+        return [distrust.instead if n < 0 else message for n, message in heard]
+
+    def _gather(self, messages: Sequence[bytes], lengths: list[int], kind: Kind) -> list[bytes]:
+        self.ledger.gather(kind, lengths)
+        return self._gather_bytes(messages, lengths) if any(lengths) else [b""] * self.size
+
+    def _collect(
+        self, messages: Sequence[bytes], lengths: list[int], kind: Kind
+    ) -> list[bytes] | None:
+        self.ledger.collect(kind, lengths)
+        return self._collect_bytes(messages, lengths)
 
     # -- what an implementation provides
 
@@ -89,6 +140,12 @@ class Letters(ABC):
 
 def _kind_of_length(kind: Kind) -> Kind:
     return "evaluation" if kind == "evaluation" else "control"
+
+
+def _usual(lengths: list[int]) -> int:
+    """The bytes of all messages that there are, were they as long as the (lower) median one."""
+    there = sorted(length for length in lengths if length > 0)
+    return len(there) * there[(len(there) - 1) // 2] if there else 0
 
 
 def _check_length(sender: str, length: int, limit: float = math.inf) -> None:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 class Voice(Protocol):
     """What is really sent of what workers should send; see ``tacit.attacks.Liars``.
 
-    ``honest``: ``(K,)`` bool, who says what it should.
+    ``honest``: ``(K,)`` bool, who says what it should. ``silent``: the others' models and gradients
+    do not come at all; what is there in their place is NaN.
     """
 
     honest: Tensor
+
+    @property
+    def silent(self) -> bool: ...
 
     def say(self, fleet: Fleet, rows: Tensor, kind: Kind) -> Tensor:
         """What the hosted workers send instead of ``rows`` ``(L, n)``, which are not changed.

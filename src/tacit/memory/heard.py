@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -48,6 +48,13 @@ class Heard:
         """What all are told of a combination ``(d,)``."""
         return combined
 
+    def lies(self, arrived: Mapping[int, Arrived], say: Callable[[Tensor], Tensor]) -> Tensor:
+        """Where rows hold what came before: what is to arrive of hosted liars, ``(L, d)``, in whose
+        rows it is, for what they want to be combined. ``arrived``: what arrives of the hosted
+        honest, by row. ``say``: see ``Fleet.said``, of rows as they are combined. All processes
+        come here."""
+        raise NotImplementedError
+
     def begin_again(self) -> None:
         """Forget what was heard."""
 
@@ -74,14 +81,49 @@ class _Kept(Heard):
 
     def start(self, fleet: Fleet, memory: Memory, setting: Setting, here: bool) -> None:
         super().start(fleet, memory, setting, here)
-        model = memory.models.parameters[0]
+        self._fleet, model = fleet, memory.models.parameters[0]
         self._rows = model.new_zeros(fleet.size if here else 0, len(model))
         #: Who has been heard, ``(K,)``.
         self._begun = torch.zeros(len(self._rows), dtype=torch.bool)
 
+    def rows(self, arrived: Mapping[int, Arrived | None]) -> tuple[list[int], Tensor]:
+        bad = []
+        for worker, message in arrived.items():
+            if message is None:
+                bad.append(worker)
+            else:
+                self._take(self._rows[worker], message)
+                self._begun[worker] = True
+        who = self._combined(arrived)
+        return who, self._of(who, bad)
+
+    def lies(self, arrived: Mapping[int, Arrived], say: Callable[[Tensor], Tensor]) -> Tensor:
+        # the coordinator may be the only one who has them; what liars know is not charged
+        fleet, kept = self._fleet, self._rows
+        if not fleet.leader:
+            kept = kept.new_zeros(fleet.size, self.memory.models.parameters.shape[1])
+        kept = fleet.total(kept)[fleet.hosted.start : fleet.hosted.stop]
+        after = kept.clone()
+        for row, message in arrived.items():
+            self._take(after[row], message)
+        # the liars' own messages are compressed too, so they come nearer to what they want, no more
+        return self._towards(say(after), kept)
+
     def begin_again(self) -> None:
         self._rows.zero_()
         self._begun.zero_()
+
+    def _take(self, row: Tensor, message: Arrived) -> None:
+        """Change a worker's row, ``(d,)``, by its message."""
+        raise NotImplementedError
+
+    def _towards(self, wanted: Tensor, kept: Tensor) -> Tensor:
+        """The messages that bring rows from ``kept`` to ``wanted``, all ``(L, d)``."""
+        raise NotImplementedError
+
+    def _combined(self, arrived: Mapping[int, Arrived | None]) -> list[int]:
+        """Whose rows are combined."""
+        return list(arrived)
 
     def _of(self, who: list[int], bad: list[int]) -> Tensor:
         """The rows of these workers; NaN of bad ones."""
@@ -117,16 +159,14 @@ class Increments(_Kept):
                 f"increments are what EF21 sends, not {type(memory).__name__}; give memory=EF21()"
             )
 
-    def rows(self, arrived: Mapping[int, Arrived | None]) -> tuple[list[int], Tensor]:
-        bad = []
-        for worker, message in arrived.items():
-            if message is None:
-                bad.append(worker)
-            else:
-                message.add_to(self._rows[worker])
-                self._begun[worker] = True
-        who = sorted({*self._begun.nonzero().flatten().tolist(), *bad})
-        return who, self._of(who, bad)
+    def _take(self, row: Tensor, message: Arrived) -> None:
+        message.add_to(row)
+
+    def _towards(self, wanted: Tensor, kept: Tensor) -> Tensor:
+        return wanted - kept
+
+    def _combined(self, arrived: Mapping[int, Arrived | None]) -> list[int]:
+        return sorted({*self._begun.nonzero().flatten().tolist(), *arrived})
 
     def told(self, combined: Tensor) -> Tensor:
         assert isinstance(self.memory, EF21)
@@ -161,13 +201,11 @@ class Averages(_Kept):
                 "give another memory"
             )
 
-    def rows(self, arrived: Mapping[int, Arrived | None]) -> tuple[list[int], Tensor]:
-        for worker, message in arrived.items():
-            if message is not None:
-                message.add_to(self._rows[worker].mul_(self.beta), 1 - self.beta)
-                self._begun[worker] = True
-        bad = [worker for worker, message in arrived.items() if message is None]
-        return list(arrived), self._of(list(arrived), bad)
+    def _take(self, row: Tensor, message: Arrived) -> None:
+        message.add_to(row.mul_(self.beta), 1 - self.beta)
+
+    def _towards(self, wanted: Tensor, kept: Tensor) -> Tensor:
+        return (wanted - self.beta * kept) / (1 - self.beta)
 
 
 def _unreadable(model: Tensor) -> Tensor:

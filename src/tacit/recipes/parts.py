@@ -61,7 +61,8 @@ def sgd(lr: float | None, momentum: float = 0.0) -> OptimizerFactory | None:
 def polyak(lr: float, momentum: float) -> OptimizerFactory:
     """SGD along an exponential average of the gradients, ``m <- beta m + (1 - beta) g`` from m = 0
     (torch's SGD with dampening starts from m = g)."""
-    rate("lr", lr), check_number("momentum", momentum, "[0, 1)")
+    rate("lr", lr)
+    check_number("momentum", momentum, "[0, 1)")
 
     def make(parameters: Any) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, dampening=momentum)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch import Tensor
 from tacit import rng
 from tacit.aggregators import Aggregator, Robust
 from tacit.errors import UserError
-from tacit.fleet import Fleet, Kind
+from tacit.fleet import Correspondence, Fleet, Kind
 from tacit.setting import Setting
 from tacit.topologies.base import Topology
 
@@ -45,11 +45,18 @@ class Peers(Topology):
     def start(self, setting: Setting) -> None:
         """Raises UserError unless more than half of the workers are honest."""
         super().start(setting)
+        self._correspondence = Correspondence()
         if setting.workers < 2 * self.f + 1:
             raise UserError(
                 f"{self.f} of {setting.workers} workers may lie; more than half must be honest, "
                 f"so take at least {2 * self.f + 1} workers, or lower f"
             )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint of any step, as all workers do at once: what was on its way is
+        nothing to them."""
+        super().load_state_dict(state)
+        self._correspondence = Correspondence()
 
     @property
     def holds(self) -> int:
@@ -71,20 +78,23 @@ class Peers(Topology):
         """What the hosted workers go on from, ``(L, n)``; ``rows``: their models ``(L, n)``."""
         # liars answer what they overhear, so they are never late: there, too, senders are drawn
         if self.reception == "first" and fleet.voice is None:
-            first = fleet.gather_first(rows, kind, self.holds - 1)
+            first = fleet.gather_first(rows, kind, self.holds - 1, self._correspondence)
             if first is not None:
                 here, models = first
-                return rule.each(models, [np.arange(len(here))], [here.index(fleet.hosted.start)])
+                own_place = here.index(fleet.hosted.start)
+                return rule.each(models, [np.arange(len(here))], [own_place], [np.array(here)])
         every = fleet.gather_rows(rows, kind)
         honest = (
             np.ones(fleet.size, np.bool_) if fleet.voice is None else fleet.voice.honest.numpy()
         )
         victims = [worker for worker in fleet.hosted if honest[worker]]
-        held = [self._held(worker, honest, kind, step) for worker in victims]
+        silent = fleet.voice is not None and fleet.voice.silent
+        held = [self._held(worker, honest, silent, kind, step) for worker in victims]
         own = [
             int(np.searchsorted(indices, worker))
             for worker, indices in zip(victims, held, strict=True)
         ]
+        senders = [indices.copy() for indices in held]
         if fleet.voice is not None and (told := fleet.voice.tell(every, kind, step)) is not None:
             # what liars tell each honest worker comes behind everybody's rows
             every = torch.cat([every, told])
@@ -95,19 +105,21 @@ class Peers(Topology):
             first_row = victims[0] - fleet.hosted.start
             made = mixed[first_row : first_row + len(victims)]
             if fleet.deterministic:  # the bits of what is made for several depend on how many
-                for row, indices, place in zip(made, held, own, strict=True):
-                    row[:] = rule.each(every, [indices], [place])[0]
+                for row, indices, place, sent in zip(made, held, own, senders, strict=True):
+                    row[:] = rule.each(every, [indices], [place], [sent])[0]
             else:
-                made[:] = rule.each(every, held, own)
+                made[:] = rule.each(every, held, own, senders)
         return mixed
 
     def _held(
-        self, worker: int, honest: npt.NDArray[np.bool_], kind: Kind, step: int
+        self, worker: int, honest: npt.NDArray[np.bool_], silent: bool, kind: Kind, step: int
     ) -> npt.NDArray[np.int64]:
         """The workers whose models this one holds at a step, in order."""
-        n = len(honest)
-        others = np.delete(np.arange(n), worker)
+        others = np.delete(np.arange(len(honest)), worker)
         wanted = self.holds - 1
+        if silent and self.reception == "first":  # those who say nothing never come first
+            speaking = others[honest[others]]
+            others = speaking if len(speaking) >= wanted else others
         draw = rng.numpy_stream(self.setting.seed, "peers", kind, worker, step)
         liars = others[~honest[others]][:wanted] if self.reception == "worst" else others[:0]
         rest = np.setdiff1d(others, liars)

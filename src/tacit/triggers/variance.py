@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tacit.aggregators import Aggregator, Mean
+from tacit.aggregators import Aggregator, Mean, refuse_peer_rule
 from tacit.errors import UserError
 from tacit.setting import Setting
 from tacit.triggers.base import Trigger, check_steps
@@ -38,7 +38,8 @@ class ModelVariance(Trigger):
     make anything. With a trimmed mean or a median that stands f, each number of the combined state
     lies between two that honest workers sent, whatever f others say. So they cannot force a
     synchronisation while no honest ``||u_k||^2`` is above theta, nor suppress LinearFDA's when the
-    smallest honest ``||u_k||^2`` less the largest honest ``<xi, u_k>^2`` is.
+    smallest honest ``||u_k||^2`` less the largest honest ``<xi, u_k>^2`` is. In return the estimate
+    is no longer meant not to fall below Var: a trimmed mean is below the mean where few drift far.
     """
 
     monitors = True
@@ -52,6 +53,7 @@ class ModelVariance(Trigger):
     ) -> None:
         if theta is not None and not (theta >= 0 and math.isfinite(theta)):
             raise UserError(f"theta must be a finite number, at least 0, got {theta:g}")
+        refuse_peer_rule(decision, "decisions")
         self.threshold = theta
         self.estimator = estimator
         self.decision = decision or Mean()

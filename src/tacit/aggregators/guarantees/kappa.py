@@ -45,8 +45,7 @@ class Kappa:
     """What was found. ``found``: the largest ratio, so a lower bound of kappa; inf where vectors of
     S are all the same and the result is another. ``family``: the kind of input that attains it;
     ``rows (n, d)``: that input. ``families``: the largest ratio of each kind. ``line``: that of
-    n - f zeros and f ones. ``lower``: f / (n - 2 f). ``published``: a proven bound, where there is
-    one."""
+    n - f zeros and f ones. ``lower``: f / (n - 2 f). ``quoted``: see :func:`quoted`."""
 
     n: int
     f: int
@@ -56,7 +55,7 @@ class Kappa:
     families: dict[str, float]
     line: float
     lower: float
-    published: float | None
+    quoted: float | None
 
 
 def kappa(
@@ -102,17 +101,18 @@ def kappa(
         kept.see("ascent of all vectors", *_ascent(judge, start, n, draws * steps, stream))
     found, rows, family = kept.best
     lower, line = f / (n - 2 * f), kept.families[LINE]
-    return Kappa(n, f, found, family, rows, kept.families, line, lower, published(rule, n, f))
+    return Kappa(n, f, found, family, rows, kept.families, line, lower, quoted(rule, n, f))
 
 
-def published(rule: Aggregator, n: int, f: int) -> float | None:
-    """A bound of kappa proven for this rule with this f (Allouah et al., AISTATS 2023), None where
-    none is."""
+def quoted(rule: Aggregator, n: int, f: int) -> float | None:
+    """A bound of kappa for this rule with this f, None where there is none. Quoted from memory of
+    Allouah et al., AISTATS 2023, and not verified: to be printed beside what was found, not to be
+    relied on."""
     ratio = f / (n - 2 * f)
     if isinstance(rule, Robust) and rule.f not in (None, f):
         return None
     if isinstance(rule, NNM):
-        then = published(rule.then, n, f)
+        then = quoted(rule.then, n, f)
         return None if then is None else 8 * f / (n - f) * (1 + then)
     if isinstance(rule, TrimmedMean):
         return 6 * ratio * (1 + ratio)

@@ -18,7 +18,8 @@ import torch
 
 from tacit.aggregators.guarantees import inputs
 from tacit.aggregators.guarantees.inputs import Array, Draws
-from tacit.aggregators.nearest import NNA, PeerRule
+from tacit.aggregators.nearest import NNA
+from tacit.aggregators.robust import Robust
 from tacit.errors import UserError
 from tacit.rng import numpy_stream
 
@@ -34,7 +35,9 @@ class Reduction:
 
     ``invariant``, of NNA alone: the largest part of what no input exceeds,
     ``|y_i - h_i| <= 2 f / (n - 2 f) max_j |x_j - x_i|`` with h_i the mean of the honest vectors
-    that worker i has received, and j among these. ``published``, of NNA for n > 11 f: alpha.
+    that worker i has received, and j among these. ``quoted``, of NNA for n > 11 f: alpha, quoted
+    from memory of the paper and not verified: to be printed beside what was found, not to be relied
+    on.
     """
 
     n: int
@@ -46,11 +49,11 @@ class Reduction:
     bias_family: str
     families: dict[str, tuple[float, float]]
     invariant: float | None
-    published: float | None
+    quoted: float | None
 
 
 def reduction(
-    rule: PeerRule,
+    rule: Robust,
     n: int,
     f: int,
     *,
@@ -109,15 +112,16 @@ def reduction(
 class _Mixing:
     """One draw: honest models ``(H, d)``, and who receives what."""
 
-    rule: PeerRule
+    rule: Robust
     n: int
     f: int
     honest: Array
     stream: Draws
     #: The largest part of the invariant's bound that was reached.
     limit: float = 0.0
-    #: Of each victim: the honest vectors it has, their mean, and their distances, ascending.
-    received: list[Array] = field(default_factory=list)
+    #: Of each victim, among the honest vectors and behind them one that all f send it: what it has,
+    #: its own first. Of the honest ones: their mean, and their distances, ascending.
+    held: list[Array] = field(default_factory=list)
     fair: list[Array] = field(default_factory=list)
     distances: list[Array] = field(default_factory=list)
 
@@ -129,22 +133,19 @@ class _Mixing:
             others = np.delete(np.arange(count), i)
             drawn = self.stream.choice(others, self.n - 2 * self.f - 1, replace=False)
             rows = self.honest[np.concatenate([[i], drawn])]
-            self.received.append(rows)
+            # equal distances favour those that come first
+            self.held.append(np.concatenate([[i], np.full(self.f, count + i), drawn]))
             self.fair.append(rows.mean(0))
             self.distances.append(np.sort(np.linalg.norm(rows[1:] - rows[0], axis=1)))
 
     def mix(self, sent: Array) -> Array:
         """What the honest workers make of ``sent (H, d)``: to each one vector, by all f."""
-        out = np.empty_like(self.honest)
-        for i, rows in enumerate(self.received):
-            # equal distances favour those that come first
-            bad = np.repeat(sent[i : i + 1], self.f, axis=0)
-            seen = np.concatenate([rows[:1], bad, rows[1:]])
-            out[i] = self.rule(torch.from_numpy(seen), pivot=0).numpy()
-            bound = 2 * self.f / (self.n - 2 * self.f) * float(self.distances[i][-1])
-            off = float(np.linalg.norm(out[i] - self.fair[i]))
+        rows = torch.from_numpy(np.concatenate([self.honest, sent]))
+        out: Array = self.rule.each(rows, self.held, [0] * len(sent)).numpy()
+        for mixed, fair, distances in zip(out, self.fair, self.distances, strict=True):
+            bound = 2 * self.f / (self.n - 2 * self.f) * float(distances[-1])
             if bound > 0:
-                self.limit = max(self.limit, off / bound)
+                self.limit = max(self.limit, float(np.linalg.norm(mixed - fair)) / bound)
         return out
 
     def judged(self, mixed: Array) -> tuple[float, float]:
