@@ -4,7 +4,7 @@ import pytest
 
 from report.conftest import make_run
 from tacit.report import finding, table
-from tacit.report.words import about_target, compared, describe_link, time_finding, title
+from tacit.report.words import about_target, compared, describe_link, liars, time_finding, title
 from tacit.runs import RunRecord
 
 
@@ -86,6 +86,18 @@ def test_what_was_compared(comparison: list[RunRecord]) -> None:
         "the task's own and adam:lr=0.1), timed for a 100 Mbit/s link with 20 ms latency and "
         "a 1 Gbit/s link with 1 ms latency (star)."
     )
+
+
+def test_it_is_said_who_lies(comparison: list[RunRecord]) -> None:
+    assert liars(comparison) == ""
+    for run in comparison:
+        run.config |= {"liars": 2, "attack": "sign_flip", "attack_trigger": "inflate"}
+    said = "2 of them lie by sign_flip, to triggers by inflate"
+    assert liars(comparison) == said
+    assert said in compared(comparison)
+    for run in comparison:
+        run.config |= {"attack": None, "attack_trigger": None}
+    assert liars(comparison) == "2 of them lie by saying what others say"
 
 
 def test_the_page_says_who_chose_the_target(comparison: list[RunRecord]) -> None:

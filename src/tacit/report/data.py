@@ -184,7 +184,7 @@ def fewest_bytes(runs: Sequence[RunRecord], rows: Sequence[Row]) -> int | None:
 
 def setting(run: RunRecord, key: str) -> Any:
     """A field of the configuration; the model by its name also where it is the task's default."""
-    value = run.config[key]
+    value = run.config.get(key)  # a run of an earlier version may not have it
     if key == "model" and value is None:
         source = TASKS.get(run.config["task"].partition(":")[0])
         return source.models[0] if source else "default model"

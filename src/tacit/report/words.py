@@ -38,6 +38,8 @@ def compared(runs: Sequence[RunRecord]) -> str:
     seeds = values(runs, "seed")
     # a stream is not split: every worker has its own samples
     details = [] if on_stream(runs) else [f"data split {listed(values(runs, 'partition'))}"]
+    if lies := liars(runs):
+        details.append(lies)
     details.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}")
     for key, name in (("batch_size", "batch size"), ("optimizer", "optimizer")):
         if values(runs, key) != [None]:
@@ -159,6 +161,16 @@ def workers(runs: Sequence[RunRecord]) -> str:
     """``10 workers``."""
     counts = values(runs, "workers")
     return f"{listed(counts)} {'worker' if counts == [1] else 'workers'}"
+
+
+def liars(runs: Sequence[RunRecord]) -> str:
+    """``2 of them lie by sign_flip, to triggers by inflate``; empty where all are honest."""
+    counts = values(runs, "liars")
+    if not any(counts):
+        return ""
+    what = {"by": values(runs, "attack"), "to triggers by": values(runs, "attack_trigger")}
+    ways = [f"{how} {listed(given)}" for how, given in what.items() if given != [None]]
+    return f"{listed(counts)} of them lie {', '.join(ways) or 'by saying what others say'}"
 
 
 def describe_link(text: str) -> str:
