@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import re
 import secrets
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,80 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tacit.fleet.carrier
+import tacit.fleet.door
 import tacit.fleet.mailbox
+import tacit.fleet.presence
+from helpers.town import ROW_BYTES, WIDTH, Town, read, until, values
 from tacit.errors import PeerError, PeerLost
-from tacit.fleet.contacts import GREETING_BYTES, Contact, check_greeting, greeting, listen
+from tacit.fleet.contacts import GREETING_BYTES, Contact, check_greeting, greeting
 from tacit.fleet.line import HEADER_BYTES, Line, encode
-from tacit.fleet.mailbox import Mailbox, _Inbox
-
-WIDTH = 5
-ROW_BYTES = 4 * WIDTH
-
-
-def values(step: float) -> torch.Tensor:
-    return torch.arange(WIDTH) + float(step)
-
-
-def read(sock: socket.socket, size: int) -> bytes:
-    with sock.makefile("rb") as file:
-        return file.read(size)
-
-
-class Town:
-    """Workers in this process: mailboxes, and one that is made of bare sockets."""
-
-    def __init__(self, size: int, bare: int) -> None:
-        self.size, self.bare = size, bare
-        self.server = listen()
-        self.server.setblocking(True)
-        self.server.settimeout(5)
-        self.addresses = {bare: self.server.getsockname()}
-        self.tokens = {
-            (i, j): secrets.token_bytes(32) for i in range(size) for j in range(size) if i != j
-        }
-        self.boxes: dict[int, Mailbox] = {}
-        self._all_here = threading.Barrier(size - 1)
-
-    def introduce(self, rank: int, address: tuple[str, int]) -> tuple[int, list[Contact]]:
-        """In place of the one that needs a process group."""
-        self.addresses[rank] = address
-        self._all_here.wait(5)
-        blank = Contact("", 0, b"", b"")
-        return rank, [
-            blank
-            if k == rank
-            else Contact(*self.addresses[k], self.tokens[rank, k], self.tokens[k, rank])
-            for k in range(self.size)
-        ]
-
-    def open(self, width: int = WIDTH) -> None:
-        ranks = [k for k in range(self.size) if k != self.bare]
-        with ThreadPoolExecutor(len(ranks)) as threads:
-            boxes = threads.map(lambda k: Mailbox(k, width), ranks)
-            self.boxes = dict(zip(ranks, boxes, strict=True))
-
-    def greeting(self, to: int, row_bytes: int = ROW_BYTES) -> bytes:
-        return greeting(self.bare, row_bytes, self.tokens[self.bare, to])
-
-    def dial(self, to: int, first: bytes | None = None) -> socket.socket:
-        """The bare worker, or a stranger, connects and says this first."""
-        sock = socket.create_connection(self.addresses[to], timeout=5)
-        sock.sendall(self.greeting(to) if first is None else first)
-        return sock
-
-    def callers(self) -> dict[int, socket.socket]:
-        """The connections of all others to the bare worker; each has said who it is."""
-        found = {}
-        for _ in range(self.size - 1):
-            sock = self.server.accept()[0]
-            tokens = {k: Contact("", 0, b"", self.tokens[k, self.bare]) for k in range(self.bare)}
-            found[check_greeting(read(sock, GREETING_BYTES), tokens)[0]] = sock
-        return found
-
-    def close(self) -> None:
-        for box in self.boxes.values():
-            box.close(0.0)
-        self.server.close()
+from tacit.fleet.mailbox import _Inbox
 
 
 @pytest.fixture
@@ -110,13 +42,6 @@ def town(monkeypatch):
         each.close()
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come true"
-        time.sleep(0.005)
-
-
 def others_are_well(town: Town, step: int = 0) -> None:
     first, second = town.boxes.values()
     for box in (first, second):
@@ -132,7 +57,8 @@ LIES = {
     "garbage": (b"\x00" * 100, "no message"),
     "text": (b"GET / HTTP/1.1\r\n\r\n", "no message"),
     "cut off in the row": (bytes(encode(9, values(9)))[:-1], "middle of a message"),
-    "cut off in the header": (bytes(encode(9, values(9)))[:7], "no message"),
+    "cut off in the header": (bytes(encode(9, values(9)))[:7], "middle of a message"),
+    "cut off and wrong": (b"TCTM", "no message"),
     "too long a row": (bytes(encode(9, torch.zeros(WIDTH + 1))), "checksum"),
     "changed": (bytes(encode(9, values(9)))[:-1] + b"\x01", "checksum"),
     "other step": (
@@ -144,10 +70,11 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_who_breaks_the_format_is_gone_and_what_came_before_stays(town, lie):
+def test_who_breaks_the_format_is_gone_and_what_came_before_stays(town, lie, monkeypatch):
+    monkeypatch.setattr(tacit.fleet.presence, "PATIENCE", 0.3)
     sent, reason = LIES[lie]
     place = town(3, bare=0)
-    with place.dial(1) as bare:
+    with place.dial(1) as bare, place.dial(2):
         bare.sendall(encode(7, values(7)) + sent)
         with contextlib.suppress(OSError):  # the mailbox may have hung up already
             bare.shutdown(socket.SHUT_WR)
@@ -189,27 +116,31 @@ def test_a_stranger_is_refused_and_the_worker_itself_still_welcome(town, strange
             silent.close()
 
 
-def test_the_door_is_shut_once_all_are_in(town):
+def test_the_door_is_shut_once_nobody_more_can_come(town):
     place = town(3, bare=0)
     bare = place.dial(1)
     read(bare, GREETING_BYTES)
 
     def refused() -> bool:
         try:
-            place.dial(1).close()
+            place.dial(1, b"").close()
         except ConnectionError:
             return True
         return False
 
-    until(refused)
     others_are_well(place)
-    assert place.boxes[1].gone == {}
-    bare.close()
+    assert not refused()  # it may come again
+    with bare, place.dial(1) as again:
+        read(again, GREETING_BYTES)
+    until(refused)  # it has ended
+    assert place.boxes[1].gone == {0: "it closed the connection"}
+    others_are_well(place, 1)
 
 
 def test_rows_of_another_length_are_refused_by_both(town):
     place = town(3, bare=0)
-    with place.dial(1, place.greeting(1, row_bytes=8)):
+    with place.dial(1, place.greeting(1, row_bytes=8)) as bare:
+        read(bare, GREETING_BYTES)
         until(lambda: place.boxes[1].gone)
     assert place.boxes[1].gone[0] == "its rows have 8 bytes, ours have 20"
 
@@ -225,14 +156,18 @@ def test_rows_of_another_length_are_refused_by_both(town):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "instead of a greeting"),
+        (
+            b"",
+            r"was not reached at \S+:\d+ within 0.3 s \(it closed .* instead of a greeting\); set",
+        ),
         (greeting(2, ROW_BYTES, bytes(32)), "wrong token"),
         (b"\x00" * GREETING_BYTES, "another version"),
-        (None, "did not answer within 0.3 s"),
+        (None, r"within 0.3 s \(it did not answer within 0.1 s\); set MASTER_ADDR, or"),
     ],
 )
 def test_who_answers_wrongly_is_gone(town, monkeypatch, answer, reason):
-    monkeypatch.setattr(tacit.fleet.carrier, "PATIENCE", 0.3)
+    monkeypatch.setattr(tacit.fleet.carrier, "GREETING", 0.1)
+    monkeypatch.setattr(tacit.fleet.presence, "PATIENCE", 0.3)
     place = town(3, bare=2)
     callers = place.callers().values()
     for sock in callers:
@@ -243,18 +178,19 @@ def test_who_answers_wrongly_is_gone(town, monkeypatch, answer, reason):
     others_are_well(place)
     for box in place.boxes.values():
         until(lambda box=box: box.gone)
-        assert reason in box.gone[2]
+        assert re.search(reason, box.gone[2])
     for sock in callers:
         sock.close()
 
 
 def test_who_is_not_there_at_all_is_gone(town, monkeypatch):
-    monkeypatch.setattr(tacit.fleet.carrier, "PATIENCE", 0.3)
+    monkeypatch.setattr(tacit.fleet.presence, "PATIENCE", 0.3)
     place = town(3, bare=0)
     others_are_well(place)
-    for box in place.boxes.values():
+    for rank, box in place.boxes.items():
         until(lambda box=box: box.gone)
-        assert box.gone == {0: "it did not connect within 0.3 s"}
+        where = "{}:{}".format(*place.addresses[rank])
+        assert f"it did not connect to {where} within 0.3 s; set MASTER_ADDR" in box.gone[0]
 
     def away(self: Town, rank: int, address: tuple[str, int]) -> tuple[int, list[Contact]]:
         self.server.close()
@@ -265,7 +201,8 @@ def test_who_is_not_there_at_all_is_gone(town, monkeypatch):
     place.open()
     for box in place.boxes.values():
         until(lambda box=box: box.gone)
-        assert "its connection broke" in box.gone[2]
+        where = "{}:{}".format(*place.addresses[2])
+        assert f"it was not reached at {where} within 0.3 s (Connection refused)" in box.gone[2]
     others_are_well(place)
     place.close()
 
@@ -327,8 +264,10 @@ def test_closing_does_not_wait_longer_than_told_for_who_does_not_read(town):
 def test_a_forgotten_mailbox_ends_its_thread(town):
     place = town(3, bare=0)
     thread = place.boxes[1]._carrier._thread
-    with place.dial(1), place.dial(2):
+    with place.dial(1) as first, place.dial(2):
+        read(first, GREETING_BYTES)
         others_are_well(place)
+        first.shutdown(socket.SHUT_WR)
     until(lambda: place.boxes[1].gone)  # nothing to linger for
     place.boxes.pop(1)
     gc.collect()

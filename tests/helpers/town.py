@@ -24,11 +24,14 @@ def values(step: float) -> torch.Tensor:
 
 
 def read(sock: socket.socket, size: int) -> bytes:
-    with sock.makefile("rb") as file:
-        return file.read(size)
+    """So many bytes, and no more; less at the end."""
+    message = b""
+    while len(message) < size and (part := sock.recv(size - len(message))):
+        message += part
+    return message
 
 
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not come true"
@@ -49,7 +52,7 @@ class Town:
         self.size, self.bare = size, bare
         self.server = listen()
         self.server.setblocking(True)
-        self.server.settimeout(5)
+        self.server.settimeout(30)
         self.addresses: dict[int, tuple[str, int]] = {}
         if bare is not None:
             self.addresses[bare] = self.server.getsockname()
@@ -63,7 +66,7 @@ class Town:
     def introduce(self, rank: int, address: tuple[str, int]) -> tuple[int, list[Contact]]:
         """In place of the one that needs a process group."""
         self.addresses[rank] = self.seen_as(address)
-        self._all_here.wait(5)
+        self._all_here.wait(30)
         blank = Contact("", 0, b"", b"")
         return rank, [
             blank
@@ -83,7 +86,7 @@ class Town:
 
     def dial(self, to: int, first: bytes | None = None) -> socket.socket:
         """The bare worker, or a stranger, connects and says this first."""
-        sock = socket.create_connection(self.addresses[to], timeout=5)
+        sock = socket.create_connection(self.addresses[to], timeout=30)
         try:
             sock.sendall(self.greeting(to) if first is None else first)
         except OSError:

@@ -1,14 +1,16 @@
 """The thread that carries a mailbox's messages: one connection to every peer.
 
-What does not follow the format (``line.py``) ends a connection, and the peer is gone. Who wants to
-leave ends its own direction; the other side, once it has read all of it, closes. So nothing is lost
-that a peer still has to read.
+Where a connection breaks, the one of the two who called calls again, until there has been none
+for too long (``presence.py``). What does not follow the format (``line.py``) ends a connection for
+good. Who wants to leave ends its own direction; the other side, once it has read all of it, closes.
+So nothing is lost that a peer still has to read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,12 +20,14 @@ from torch import Tensor
 
 from tacit.errors import PeerError
 from tacit.fleet.contacts import Contact, check_greeting, greeting
-from tacit.fleet.line import HEADER_BYTES, Line, Outbox
+from tacit.fleet.door import Door
+from tacit.fleet.line import HEADER_BYTES, Ended, Line, Outbox
+from tacit.fleet.presence import Presence
 
-#: Seconds in which a peer must have connected and greeted.
-PATIENCE = 30.0
-#: Connections beyond one a peer that may be open at a time.
-_STRANGERS = 64
+#: Seconds in which a new connection must have greeted.
+GREETING = 10.0
+#: Seconds between two calls to a peer.
+_PAUSE = 0.2
 
 
 class Receiver(Protocol):
@@ -37,7 +41,7 @@ class Receiver(Protocol):
 
 
 class Carrier:
-    """Connects to the peers of higher rank and lets those of lower rank connect.
+    """Calls the peers of higher rank and lets those of lower rank call.
 
     So worker 0 need not be reachable, which may know itself by its loopback address only.
     """
@@ -57,8 +61,10 @@ class Carrier:
         self._blank, self._receiver = blank, receiver
         self._row_bytes = blank.numel() * blank.element_size()
         self._outboxes = {peer: Outbox() for peer in contacts}
-        self._expected = {peer for peer in contacts if peer < rank}
-        self._settled, self._leave = asyncio.Event(), asyncio.Event()
+        #: Those who call, until they are gone.
+        self._callers = {peer: contact for peer, contact in contacts.items() if peer < rank}
+        self._attending: dict[int, asyncio.Task[None]] = {}
+        self._leave, self._all_gone = asyncio.Event(), asyncio.Event()
         self._linger = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -95,24 +101,36 @@ class Carrier:
             self._receiver.end()
 
     async def _carry(self) -> None:
-        self._begin(self._keep_door())
+        door = Door(self._server, self._callers, self._welcome, GREETING)
+        self._door = self._begin(door.keep(), self._server)
+        own = "{}:{}".format(*self._server.getsockname())
+        tried = {
+            rank: f"it did not connect to {own}"
+            if rank < self._rank
+            else f"it was not reached at {contact.host}:{contact.port}"
+            for rank, contact in self._contacts.items()
+        }
+        self._presence = Presence(tried, self._lose)
         for rank in self._contacts:
             if rank > self._rank:
-                self._dial(rank)
+                self._begin(self._call(rank))
+        self._look_around()
         await self._leave.wait()
-        deadline = self._loop.time() + self._linger
-        while self._tasks and self._loop.time() < deadline:
-            await asyncio.wait(self._tasks, timeout=deadline - self._loop.time())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._all_gone.wait(), self._linger)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, work: Coroutine[Any, Any, None], line: Line | None = None) -> None:
+    def _begin(
+        self, work: Coroutine[Any, Any, None], closed: Line | socket.socket | None = None
+    ) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if line is not None:  # also when it is cancelled before it has begun
-            task.add_done_callback(lambda _: line.close())
+        if closed is not None:  # also when it is cancelled before it has begun
+            task.add_done_callback(lambda _: closed.close())
+        return task
 
     def _put(self, message: bytearray) -> None:
         for outbox in self._outboxes.values():
@@ -124,91 +142,82 @@ class Carrier:
         for outbox in self._outboxes.values():
             outbox.end()
 
+    def _miss(self, rank: int, why: str) -> None:
+        if self._outboxes[rank].finished:  # all has been said
+            self._presence.lose(rank, why)
+        else:
+            self._presence.miss(rank, why)
+
     def _lose(self, rank: int, why: str) -> None:
         self._outboxes[rank].discard()
+        self._callers.pop(rank, None)
         if not self._leave.is_set():
             self._receiver.lose(rank, why)
+        self._look_around()
 
-    # -- the door
-
-    async def _keep_door(self) -> None:
-        """Open until every peer of lower rank has come in, or had time enough to."""
-        doorkeeper = self._loop.create_task(self._let_in())
-        try:
-            if self._expected:
-                await asyncio.wait_for(self._settled.wait(), PATIENCE)
-        except asyncio.TimeoutError:
-            for rank in self._expected:
-                self._lose(rank, f"it did not connect within {PATIENCE:g} s")
-            self._expected.clear()
-        finally:
-            doorkeeper.cancel()
-            await asyncio.gather(doorkeeper, return_exceptions=True)
-            self._server.close()
-
-    async def _let_in(self) -> None:
-        while True:
-            try:
-                sock, _ = await self._loop.sock_accept(self._server)
-                line = Line(sock)
-            except OSError:  # it hung up again, or this process has too many files open
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._tasks) > len(self._contacts) + _STRANGERS:
-                line.close()
-            else:
-                self._begin(self._answer(line), line)
-
-    async def _answer(self, line: Line) -> None:
-        """Who is it? A stranger is shown the door, and nobody is told."""
-        waited_for = {rank: self._contacts[rank] for rank in self._expected}
-        try:
-            message = await asyncio.wait_for(line.read_greeting(), PATIENCE)
-            rank, row_bytes = check_greeting(message, waited_for)
-            if rank not in self._expected:
-                raise PeerError("it has come in by another connection")
-        except (OSError, PeerError, asyncio.TimeoutError):
-            return
-        self._expected.remove(rank)
-        if not self._expected:
-            self._settled.set()
-
-        async def greet_back(line: Line) -> None:
-            await self._greet(rank, line)
-            self._check_rows(row_bytes)
-
-        await self._attend(rank, line, greet_back)
+    def _look_around(self) -> None:
+        if not self._callers:
+            self._door.cancel()
+        if not self._presence.here:
+            self._all_gone.set()
 
     # -- one connection
 
-    def _dial(self, rank: int) -> None:
-        contact = self._contacts[rank]
+    def _welcome(self, rank: int, row_bytes: int, line: Line) -> None:
+        """A peer has called; if it has before, that connection is broken, known or not."""
+        before = self._attending.get(rank)
+        if before is not None:
+            before.cancel()
 
-        async def call(line: Line) -> None:
+        async def greet_back(line: Line) -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await self._greet(rank, line)
+            self._check_rows(row_bytes)
+
+        self._attending[rank] = self._begin(self._attend(rank, line, greet_back), line)
+
+    async def _call(self, rank: int) -> None:
+        """Until it is gone, or all has been said."""
+        contact = self._contacts[rank]
+        family = socket.AF_INET6 if ":" in contact.host else socket.AF_INET
+
+        async def greet_first(line: Line) -> None:
             await line.connect(contact.host, contact.port)
             await self._greet(rank, line)
             answer = await line.read_greeting()
             self._check_rows(check_greeting(answer, {rank: contact})[1])
 
-        try:
-            line = Line(socket.socket(socket.AF_INET6 if ":" in contact.host else socket.AF_INET))
-        except OSError as error:
-            self._lose(rank, _reason(error))
-        else:
-            self._begin(self._attend(rank, line, call), line)
+        while rank in self._presence.here and not self._outboxes[rank].finished:
+            try:
+                line = Line(socket.socket(family))
+            except OSError as error:
+                self._miss(rank, _reason(error))
+            else:
+                await self._begin(self._attend(rank, line, greet_first), line)
+            await asyncio.sleep(_PAUSE)
 
     async def _attend(self, rank: int, line: Line, meet: Callable[[Line], Awaitable[None]]) -> None:
         """A connection from the greetings to its end."""
         sending = None
         try:
-            await asyncio.wait_for(meet(line), PATIENCE)
+            await asyncio.wait_for(meet(line), GREETING)
+            if not self._presence.meet(rank):
+                return
             sending = self._loop.create_task(self._outboxes[rank].empty_into(line))
             while True:
                 step, row = await line.read(self._blank)
                 self.received += HEADER_BYTES + self._row_bytes
                 self._receiver.deliver(rank, step, row)
+        except (OSError, asyncio.TimeoutError) as error:
+            self._miss(rank, _reason(error))
         except Exception as error:  # whatever it is: of this peer nothing more will come
-            self._lose(rank, _reason(error))
+            # a break that the sender is told of first looks like an end to the reader
+            broken = sending is not None and sending.done() and sending.exception() is not None
+            if isinstance(error, Ended) and broken:
+                self._miss(rank, str(error))
+            else:
+                self._presence.lose(rank, str(error))
         finally:
             if sending is not None:
                 sending.cancel()
@@ -223,8 +232,6 @@ class Carrier:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, asyncio.TimeoutError):
-        return f"it did not answer within {PATIENCE:g} s"
-    if isinstance(error, OSError):
-        return f"its connection broke ({error.strerror or error})"
-    return str(error)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or f"it did not answer within {GREETING:g} s"

@@ -12,6 +12,7 @@ itself: the network must be trusted not to be listened to.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import os
@@ -53,18 +54,24 @@ def listen() -> socket.socket:
 
 
 def own_address() -> str:
-    """The address of this machine on the way to ``MASTER_ADDR``; 127.0.0.1 where there is none."""
-    try:
-        master = os.environ["MASTER_ADDR"]
-        for family, kind, _, _, address in socket.getaddrinfo(master, 9, type=socket.SOCK_DGRAM):
-            with socket.socket(family, kind) as probe:
-                probe.connect(address)  # of a datagram socket: nothing is sent
-                host = str(probe.getsockname()[0])
+    """The address of this machine on the way to ``MASTER_ADDR``, or else to what its own host name
+    stands for; 127.0.0.1 where there is neither."""
+    for name in (os.environ.get("MASTER_ADDR"), socket.gethostname()):
+        with contextlib.suppress(OSError, UnicodeError):
+            if name:
+                return _on_the_way_to(name)
+    return "127.0.0.1"
+
+
+def _on_the_way_to(name: str) -> str:
+    """Raises OSError where there is no way, or no address that others could use."""
+    for family, kind, _, _, address in socket.getaddrinfo(name, 9, type=socket.SOCK_DGRAM):
+        with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+            probe.connect(address)  # of a datagram socket: nothing is sent
+            host = str(probe.getsockname()[0])
             if "%" not in host:  # an address that means something on this machine alone
                 return host
-    except (KeyError, OSError, UnicodeError):
-        pass
-    return "127.0.0.1"
+    raise OSError(f"there is no way to {name}")
 
 
 def introduce(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tacit.errors import UserError
+from tacit.fleet.correspondence import Correspondence
 from tacit.fleet.ledger import Kind, Ledger
 from tacit.fleet.letters import Letters
 from tacit.fleet.star import Lead, Settled, charge, reports
@@ -136,12 +137,12 @@ class Fleet(Letters):
         return self._gather_rows(rows)
 
     def gather_first(
-        self, rows: Tensor, kind: Kind, enough: int
+        self, rows: Tensor, kind: Kind, enough: int, correspondence: Correspondence
     ) -> tuple[list[int], Tensor] | None:
         """The rows of the workers whose messages come first, ``enough`` and the own one at least:
         who they are, in order, and their rows ``(m, n)``. None, and nothing is sent, where workers
-        share processes, so that nobody is late."""
-        del rows, kind, enough
+        share processes, so that nobody is late. ``correspondence``: the run's own."""
+        del rows, kind, enough, correspondence
         return None
 
     def broadcast(self, row: Tensor, kind: Kind) -> Tensor:

@@ -26,6 +26,8 @@ _MAGIC = b"TCTP"
 _HEADER = struct.Struct("<4sQI")
 _STEP = slice(4, 12)
 
+_CUT_OFF = "it closed the connection in the middle of a message"
+
 HEADER_BYTES = _HEADER.size
 #: Messages that wait for a slow peer; one more may be on its way.
 _WAITING = 2
@@ -42,9 +44,13 @@ def encode(step: int, row: Tensor) -> bytearray:
     return message
 
 
+class Ended(PeerError):
+    """The peer has ended its direction, between two messages."""
+
+
 class Line:
-    """Made, used and closed in an event loop. Whatever fails raises OSError, or PeerError if the
-    peer is to blame."""
+    """Made, used and closed in an event loop. Where it breaks, also in the middle of a message,
+    raises OSError; PeerError if the peer is to blame."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -61,22 +67,24 @@ class Line:
     async def read_greeting(self) -> bytes:
         message = bytearray(GREETING_BYTES)
         if await self._fill(memoryview(message)) < len(message):
-            raise PeerError("it closed the connection instead of a greeting")
+            raise ConnectionError("it closed the connection instead of a greeting")
         return bytes(message)
 
     async def read(self, blank: Tensor) -> tuple[int, Tensor]:
-        """The next message: its step, and a new row like ``blank``."""
+        """The next message: its step, and a new row like ``blank``. Raises Ended after the last."""
         header = bytearray(_HEADER.size)
         there = await self._fill(memoryview(header))
         if not there:
-            raise PeerError("it closed the connection")
-        magic, step, checksum = _HEADER.unpack(header)
-        if there < len(header) or magic != _MAGIC:
+            raise Ended("it closed the connection")
+        if not _MAGIC.startswith(header[: min(there, len(_MAGIC))]):
             raise PeerError("it sent something that is no message")
+        if there < len(header):
+            raise ConnectionError(_CUT_OFF)
+        _, step, checksum = _HEADER.unpack(header)
         row = torch.empty_like(blank)
         view = row.view(torch.uint8).numpy().data
         if await self._fill(view) < len(view):
-            raise PeerError("it closed the connection in the middle of a message")
+            raise ConnectionError(_CUT_OFF)
         if zlib.crc32(view, zlib.crc32(header[_STEP])) != checksum:
             raise PeerError("it sent a message with a wrong checksum")
         return step, row
@@ -105,7 +113,11 @@ class Outbox:
 
     def __init__(self) -> None:
         self.sent = 0
+        #: All has left, and the line has been ended.
+        self.finished = False
         self._messages: deque[bytearray] = deque(maxlen=_WAITING)
+        #: The last one that was begun to be written, of which nobody knows whether it arrived.
+        self._unsure: bytearray | None = None
         self._changed = asyncio.Event()
         self._ended = self._discarded = False
 
@@ -117,6 +129,7 @@ class Outbox:
     def discard(self) -> None:
         """The peer is gone: nothing need be kept for it."""
         self._discarded = True
+        self._unsure = None
         self._messages.clear()
 
     def end(self) -> None:
@@ -126,14 +139,19 @@ class Outbox:
 
     async def empty_into(self, line: Line) -> None:
         """Write what comes, until the end. Where this fails, what the peer has sent can still be
-        read, so it is the reader who finds that the line is broken."""
+        read, so it is the reader who finds that the line is broken. On the next line all goes on,
+        with the message that may have been lost, unless two newer ones wait."""
+        if self._unsure is not None and len(self._messages) < _WAITING:
+            self._messages.appendleft(self._unsure)
+            self._changed.set()
         while True:
             await self._changed.wait()
             if self._messages:
-                message = self._messages.popleft()
+                message = self._unsure = self._messages.popleft()
                 await line.write(message)
                 self.sent += len(message)
             elif self._ended:
+                self.finished = True
                 line.end()
                 return
             else:

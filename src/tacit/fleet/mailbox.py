@@ -39,8 +39,16 @@ class Mailbox:
     """One worker's post with its peers: the other processes of ``group``, one worker each.
 
     ``width``, ``dtype``: of every row, the same in all processes. Collective: every process of the
-    group must construct its own. Raises UserError for a width below 1, PeerLost where a process
-    does not take part. ``rank``, ``size``: as in the group.
+    group must construct its own, and another one for every run: steps only go on. Raises UserError
+    for a width below 1, PeerLost where a process does not take part. ``rank``, ``size``: as in the
+    group.
+
+    A peer whose connection breaks is written to again on the next one; without any for a minute it
+    is gone. One that ends its connection in order is gone at once.
+
+    Memory, on the CPU, in rows: for each peer at most 4 that came and one that is coming; of the
+    own ones the last, and as long as some peer is slow at most 3 more for it. Peers share them: one
+    copy of a row is sent to all.
     """
 
     def __init__(
@@ -57,7 +65,7 @@ class Mailbox:
             raise
         self.size = len(contacts)
         peers = {rank: contact for rank, contact in enumerate(contacts) if rank != self.rank}
-        self._width, self._dtype = width, dtype
+        self._width, self._dtype, self._posted = width, dtype, -1
         self._inbox = _Inbox(peers)
         self._carrier = Carrier(self.rank, peers, server, blank, self._inbox)
         # also when the program ends; neither the thread nor this holds on to the mailbox
@@ -67,9 +75,9 @@ class Mailbox:
         """Send every peer a copy of ``row``, shape ``(width,)`` on any device; None: nothing.
 
         Returns at once, and raises nothing for a peer that is dead or slow. For a slow one the 2
-        newest messages wait, beside the one that is on its way; older ones are dropped. Steps must
-        ascend: peers ignore a step that is not later than the one before. Raises UserError for a
-        row of another shape or type, and for a step that is not in [0, 2^64).
+        newest messages wait, beside the one that is on its way; older ones are dropped. Raises
+        UserError for a row of another shape or type, for a step that is not in [0, 2^64), and for
+        one that is not later than the one before, which peers would ignore.
         """
         if row is None:
             return
@@ -80,20 +88,27 @@ class Mailbox:
             )
         if not 0 <= step < 1 << 64:
             raise UserError(f"the step of a message must be in [0, 2^64), not {step}")
+        if step <= self._posted:
+            raise UserError(
+                f"a message of step {self._posted} was sent before this one of step {step}; steps "
+                "go on, so a run that begins again needs a new mailbox"
+            )
+        self._posted = step
         self._carrier.post(encode(step, row))
 
     def collect(self, step: int, enough: int, timeout: float | None = None) -> dict[int, Tensor]:
         """Wait until ``enough`` peers (oneself not counted) have sent a message of this step or of
         a later one; of all peers that have, by rank: the earliest such message that is held.
 
-        At most 4 messages of a peer are held, the newest. Those before ``step`` are forgotten, so
-        steps should not go back. Rows are as they came, NaN or not, on the CPU, and not to be
-        written to: the row of a later step is given again when that step comes.
+        At most 4 messages of a peer are held, the newest. Those before ``step`` are forgotten. Rows
+        are as they came, NaN or not, on the CPU, and not to be written to: the row of a later step
+        is given again when that step comes.
 
         A message that is not later than the one before it, or more than 2^40 steps ahead, is
         ignored. Raises PeerLost, which says who, as soon as so many peers are gone that there
         cannot be enough, and after ``timeout`` seconds; UserError where ``enough`` is more than
-        there are peers, or the mailbox is closed.
+        there are peers, where the step is before that of another call, and where the mailbox is
+        closed.
         """
         if not 0 <= enough < self.size:
             raise UserError(f"there are {self.size - 1} peers, so enough cannot be {enough}")
@@ -116,7 +131,7 @@ class Mailbox:
 
     def close(self, linger: float = 5.0) -> None:
         """End all connections and the thread. Idempotent. What is still on its way gets ``linger``
-        seconds, which only a peer that does not read can use up."""
+        seconds, which only a peer that does not read, or has no connection, can use up."""
         self._finalizer.detach()
         self._carrier.close(linger)
 
@@ -137,8 +152,11 @@ class _Inbox:
             if not self._last[rank] < step <= self._step + _AHEAD:
                 return
             self._last[rank] = step
-            if step >= self._step:
-                self._held[rank].append((step, row))
+            if step < self._step:
+                return
+            held = self._held[rank]
+            held.append((step, row))
+            if len(held) == 1:  # more of the same peer is of no use to who waits
                 self._changed.notify_all()
 
     def lose(self, rank: int, why: str) -> None:
@@ -158,7 +176,12 @@ class _Inbox:
     def collect(self, step: int, enough: int, timeout: float | None) -> dict[int, Tensor]:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            self._step = max(step, self._step)
+            if step < self._step:
+                raise UserError(
+                    f"messages of step {self._step} were collected before those of step {step}; "
+                    "steps go on, so a run that begins again needs a new mailbox"
+                )
+            self._step = step
             for held in self._held.values():
                 while held and held[0][0] < step:
                     held.popleft()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tacit.errors import PeerLost, UserError
 from tacit.fleet.conversation import Post, converse
+from tacit.fleet.correspondence import Correspondence
 from tacit.fleet.fleet import Fleet, Pending, Ready
 from tacit.fleet.ledger import SMALL_MESSAGE, Kind
 from tacit.fleet.mailbox import Mailbox
@@ -56,7 +58,8 @@ class ProcessGroupFleet(Fleet):
         self.counts: list[int] = counts.tolist()
         if min(self.counts) < 1:
             raise UserError(f"every process must host at least 1 worker, got {self.counts}")
-        self._mailboxes: dict[Kind, Mailbox] = {}
+        self._mailboxes: WeakKeyDictionary[Correspondence, dict[Kind, Mailbox]]
+        self._mailboxes = WeakKeyDictionary()
         start = sum(self.counts[: self.rank])
         super().__init__(sum(self.counts), range(start, start + workers), deterministic)
 
@@ -146,19 +149,23 @@ class ProcessGroupFleet(Fleet):
         return received
 
     def gather_first(
-        self, rows: Tensor, kind: Kind, enough: int
+        self, rows: Tensor, kind: Kind, enough: int, correspondence: Correspondence
     ) -> tuple[list[int], Tensor] | None:
-        """Raises PeerLost where less than ``enough`` others are left, or none comes for half an
-        hour."""
+        """Collective where it is the first of its kind in its correspondence; then no other.
+
+        Raises PeerLost where less than ``enough`` others are left, and where so many have not sent
+        anything within half an hour; UserError for a step that is not later than the one before.
+        """
         if max(self.counts) > 1 or self.deterministic:
             return None
-        if kind not in self._mailboxes:
-            self._mailboxes[kind] = Mailbox(self.group, rows.shape[1], dtype=rows.dtype)
-        mailbox, step = self._mailboxes[kind], self.ledger.step
+        mailboxes = self._mailboxes.setdefault(correspondence, {})
+        began = time.perf_counter()
+        if kind not in mailboxes:
+            mailboxes[kind] = Mailbox(self.group, rows.shape[1], dtype=rows.dtype)
+        mailbox, step = mailboxes[kind], self.ledger.step
         own = self.said(rows, kind)[0]
         self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
         mailbox.post(step, own)
-        began = time.perf_counter()
         held = mailbox.collect(step, enough, _PATIENCE) | {self.rank: own}
         self.waited += time.perf_counter() - began
         who = sorted(held)
