@@ -21,6 +21,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "diloco": {"period": 9},
     "fedavg": {"fraction": 0.5},
     "dgc": {"lr": 0.05},
+    "monna": {"f": 1},
+    "learn": {"f": 1},
+    "byz_ef21": {"f": 1},
+    "rosdhb": {"f": 1},
 }
 
 

@@ -226,8 +226,7 @@ class Simulation(SavedSimulation):
         makes of all, if it has a robust one. Among peers no worker need have this model."""
         averaging = self.recipe.averaging
         who = averaging.participants if averaging is not None else self._everyone
-        # the next round may be drawn of liars alone
-        who = who & self.honest if (who & self.honest).any() else self.honest
+        who = who & self.honest
         rule = None if averaging is None or self.liars is not None else averaging.aggregator
 
         def combined(rows: Tensor) -> Tensor:
