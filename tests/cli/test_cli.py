@@ -95,6 +95,18 @@ def test_compare(here: Here, tmp_path: Path) -> None:
     assert "given twice" in twice.stderr
 
 
+def test_one_that_diverges_does_not_stop_the_others(here: Here, tmp_path: Path) -> None:
+    recipes = ("synchronous", "synchronous:aggregator=median")
+    options = ("--steps", "20", "--liars", "1", "--attack", "nan", "--out", "n")
+    done = here("compare", *recipes, *options)
+    assert done.returncode == 1
+    assert "error: synchronous: " in done.stderr
+    assert "worker 3 sent NaN" in done.stderr
+    assert (tmp_path / "n" / "report.html").exists()
+    assert read_run(tmp_path / "n" / "synchronous-aggregator-median").summary["finished"]
+    assert not read_run(tmp_path / "n" / "synchronous").summary["finished"]
+
+
 def test_compare_on_a_stream(here: Here, tmp_path: Path) -> None:
     recipes = ("periodic:period=5", "dynamic_averaging:delta=0.1,every=5", "no_sync")
     options = ("--task", "graphical:at=10", "--steps", "20", "-k", "3", "--out", "c")

@@ -21,7 +21,7 @@ from tacit.cli.options import run_options
 from tacit.cli.progress import observer
 from tacit.compressors.registry import COMPRESSORS
 from tacit.config import RunConfig, parse_call
-from tacit.errors import UserError
+from tacit.errors import TrainingDiverged, UserError
 from tacit.launch import launch
 from tacit.recipes import RECIPES
 from tacit.report import asked, choose_target, headings, table, write_report
@@ -77,19 +77,26 @@ def run(recipe: str | None, out: str | None, config: str | None, resume: str | N
 @click.option("--out", metavar="DIR", help="Folder of the runs.  [default: runs/TIME-compare]")
 @run_options
 def compare(recipes: tuple[str, ...], out: str | None, **options: Any) -> None:
-    """Train with several RECIPES on the same task, and report what each needed."""
+    """Train with several RECIPES on the same task, and report what each needed. Where one diverges
+    the others go on, and the exit status is 1."""
     configurations = [_configuration(recipe, options) for recipe in recipes]
     folder = Path(out) if out else Path("runs") / f"{_now()}-compare"
     names = [_slug(c.label) for c in configurations]
     if len(set(names)) < len(names):
         raise UserError("the same recipe is given twice; change an option of one")
-    records = [
-        _execute(configuration, folder / name)
-        for configuration, name in zip(configurations, names, strict=True)
-    ]
-    finished = [record for record in records if record is not None]
-    if finished:
-        _conclude(finished, folder / "report.html", configurations[0].target)
+    records, diverged = [], None
+    for configuration, name in zip(configurations, names, strict=True):
+        try:
+            record = _execute(configuration, folder / name)
+        except TrainingDiverged as error:  # the others are not worth less for it
+            diverged = diverged or TrainingDiverged(f"{configuration.label}: {error}")
+            record = read_run(folder / name) if os.environ.get("RANK", "0") == "0" else None
+        if record is not None:
+            records.append(record)
+    if records:
+        _conclude(records, folder / "report.html", configurations[0].target)
+    if diverged is not None:
+        raise diverged
 
 
 @tacit.command(name="list")
