@@ -31,7 +31,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"workers": 16, "epochs": 20, "lr": 0.1},
     ],
     "speech": [
-        {"task": "fsdd", "workers": 6, "epochs": 50, "batch": 4, "partition": "group",
+        {"task": "fsdd", "workers": 6, "epochs": 25, "batch": 4, "partition": "group",
          "lr": 0.05, "clips": (1.0,)},
     ],
     "text": [{"task": "shakespeare", "workers": 4, "epochs": 40, "batch": 16, "lr": 1.0}],
