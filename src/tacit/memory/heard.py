@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ class Heard:
             raise KeyError("rows")
 
 
-class _Kept(Heard):
+class _Kept(Heard, ABC):
     """A row for each worker, ``(K, d)``."""
 
     remembers = True
@@ -113,13 +114,13 @@ class _Kept(Heard):
         self._rows.zero_()
         self._begun.zero_()
 
+    @abstractmethod
     def _take(self, row: Tensor, message: Arrived) -> None:
         """Change a worker's row, ``(d,)``, by its message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _towards(self, wanted: Tensor, kept: Tensor) -> Tensor:
         """The messages that bring rows from ``kept`` to ``wanted``, all ``(L, d)``."""
-        raise NotImplementedError
 
     def _combined(self, arrived: Mapping[int, Arrived | None]) -> list[int]:
         """Whose rows are combined."""
