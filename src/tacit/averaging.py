@@ -153,6 +153,10 @@ class ModelAveraging(SavedAveraging):
         self.rounds += 1
         return True
 
+    def leave(self) -> None:
+        """Those who go on without this worker may need its model."""
+        self.topology.leave(self.fleet, self._rows(), "model")
+
     def _rows(self) -> Tensor:
         """The models, and behind them what travels with them."""
         if not self._averages_buffers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -78,6 +79,8 @@ class GradientExchange:
         participants = present & self.topology.participants(self.fleet.ledger.step)
         kind: Kind = "gradient" if self.charged else "evaluation"
         if isinstance(self.topology, Peers):
+            if not self.fleet.takes_part(kind):
+                gradients.zero_()  # the others wait for a message
             gradients[:] = self.topology.mix(
                 self.fleet, gradients, self.aggregator, self.fleet.ledger.step, kind
             )
@@ -94,6 +97,10 @@ class GradientExchange:
         else:
             gradients[:] = self.compression.combine(gradients, kind, participants, self.aggregator)
         return True
+
+    def leave(self) -> None:
+        """Those who go on without this worker hear of no more gradients."""
+        self.topology.leave(self.fleet, torch.zeros_like(self.models.gradients), "gradient")
 
     @property
     def first_message(self) -> int:

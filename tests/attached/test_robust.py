@@ -348,24 +348,3 @@ def test_rows_between_islands():
             assert torch.equal(present, torch.stack([row, torch.zeros(n)]))
             assert who.tolist() == [True, False]
         assert results["told"] == "2 are too few"
-
-
-# -- what is refused
-
-
-def refused(_: int, recipe: str) -> str:
-    module = torch.nn.Linear(3, 3)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    try:
-        tacit.attach(module, optimizer, tacit.recipes.RECIPES[recipe](f=1))
-    except UserError as error:
-        return str(error)
-    return "nothing"
-
-
-@pytest.mark.parametrize("recipe", ["monna", "learn"])
-def test_peers_do_not_wait_for_all_and_an_attached_loop_does(recipe):
-    (told,) = run_processes(refused, 1, recipe)
-    assert told.startswith(f"{recipe} goes on without those who are silent")
-    assert "run it as a Simulation on a ProcessGroupFleet" in told
-    assert "\n" not in told

@@ -22,17 +22,16 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
-from tacit.attached import handshake
-from tacit.attached.attached import ATTACHED, Attached
+from tacit.attached import fitting, handshake
+from tacit.attached.attached import Attached
 from tacit.attached.flat import FlatModel, is_ddp
 from tacit.attached.keeping import Keeper, Stateful
+from tacit.attached.peers import AttachedPeer, PeerKeeper
 from tacit.attached.steps import Steps
-from tacit.errors import UserError
-from tacit.fleet import AttendedFleet, IslandFleet, ProcessGroupFleet
+from tacit.fleet import AttendedFleet, IslandFleet, PeerFleet, ProcessGroupFleet
 from tacit.gradients import GradientExchange
 from tacit.recipes import Recipe
 from tacit.setting import Setting
-from tacit.topologies import Peers
 
 Group = dist.ProcessGroup | DeviceMesh
 
@@ -83,19 +82,20 @@ def attach(
     ``seed``: of the recipe's own random choices. ``deterministic``: sums in worker order, at the
     cost of an all-gather.
 
+    Among peers (``monna``, ``learn``) nobody waits for all others: see :class:`AttachedPeer`.
+
     Raises UserError where the pieces do not fit, PeerError (in every process) where workers run
     different recipes, models or versions.
     """
-    _check(optimizer, recipe, island, initial, samples)
-    if island is not None and deterministic:
-        raise UserError("deterministic sums gather whole models, which islands send in parts")
+    fitting.check(optimizer, recipe, island is not None, initial, samples, deterministic)
+    alone = fitting.among_peers(recipe)
     own_exchange = recipe.gradients is not None or island is not None
     flat = FlatModel(model, optimizer, views, gradients=own_exchange)
     try:
         fleet, inside, exchange = _fleets(
-            model, recipe, process_group, island, flat.parameters.device, deterministic
+            model, recipe, process_group, island, flat.parameters.device, deterministic, alone
         )
-        keeper = Keeper(
+        keeper = (PeerKeeper if alone else Keeper)(
             fleet,
             flat,
             optimizer,
@@ -109,11 +109,10 @@ def attach(
             "initial": initial,
             "deterministic": deterministic,
             "steps_per_epoch": steps_per_epoch,
-            "saves": keeper.folder is not None,
-            "checkpoint": keeper.latest,
+            **keeper.promise,
         }
         introductions = _handshake(fleet, recipe, flat, samples, promise)
-        if keeper.latest is None and initial == "broadcast":
+        if initial == "broadcast" and (alone or keeper.latest is None):
             _broadcast(fleet, flat)
         weights = torch.tensor([worker["own samples"] for worker in introductions])
         setting = Setting(
@@ -131,52 +130,13 @@ def attach(
         if recipe.averaging is not None:
             recipe.averaging.start(fleet, flat, keeper, setting)
         steps = Steps(flat, optimizer, fleet, recipe.averaging, inside, exchange)
-        attached = Attached(model, steps, keeper, introductions[0]["own token"])
+        attached = (AttachedPeer if alone else Attached)(model, steps, keeper, introductions)
     except BaseException:
         flat.restore()
         raise
     if scaler is not None:
         attached.watch(scaler)
     return attached
-
-
-def _check(
-    optimizer: Optimizer, recipe: Recipe, island: Group | None, initial: str, samples: int
-) -> None:
-    if optimizer in ATTACHED:
-        raise UserError("this optimizer is attached already; call finish() or detach() first")
-    if getattr(recipe.averaging or recipe.gradients, "fleet", None) is not None:
-        raise UserError(f"this {recipe.name} recipe belongs to another run; make a new one")
-    if recipe.averaging is not None and recipe.averaging.topology.partial:
-        raise UserError(
-            "a recipe that samples workers leaves the others idle, which an attached loop cannot; "
-            "use fraction=1"
-        )
-    exchanges = [part for part in (recipe.averaging, recipe.gradients) if part is not None]
-    if any(isinstance(part.topology, Peers) for part in exchanges):
-        raise UserError(
-            f"{recipe.name} goes on without those who are silent, and an attached loop waits for "
-            "all; run it as a Simulation on a ProcessGroupFleet, or take an averaging recipe with "
-            "aggregator=..."
-        )
-    if island is not None and recipe.averaging is None:
-        raise UserError(
-            f"{recipe.name} exchanges gradients; with islands use a recipe that averages models"
-        )
-    if recipe.gradients is not None and not recipe.gradients.charged:
-        raise UserError(
-            f"{recipe.name} stands for one learner that has everybody's data, to compare with in "
-            "a simulation; use synchronous"
-        )
-    own_exchange = recipe.gradients is not None or island is not None
-    if own_exchange and isinstance(optimizer, torch.optim.LBFGS):
-        raise UserError("LBFGS evaluates gradients by itself; use a recipe that averages models")
-    if recipe.gradients is not None:
-        recipe.gradients.check(optimizer)
-    if samples < 1:
-        raise UserError(f"a worker has at least 1 sample, not {samples}")
-    if initial not in ("broadcast", "check"):
-        raise UserError(f"initial is broadcast or check, not {initial!r}")
 
 
 def _fleets(
@@ -186,11 +146,13 @@ def _fleets(
     island: Group | None,
     device: torch.device,
     deterministic: bool,
+    alone: bool,
 ) -> tuple[AttendedFleet, AttendedFleet | None, GradientExchange | None]:
     """The workers that average models; those that average gradients, and how, if Tacit does."""
     group = None if process_group is None else _group(process_group)
     if island is None:
-        fleet = AttendedFleet(1, group, device, deterministic)
+        kind = PeerFleet if alone else AttendedFleet
+        fleet = kind(1, group, device, deterministic)
         return fleet, fleet if recipe.gradients is not None else None, recipe.gradients
     islands = IslandFleet(group, _group(island), device)
     if is_ddp(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -32,9 +32,17 @@ class Attached:
     step: who comes first waits for the others, and serves their exchanges meanwhile.
     """
 
-    def __init__(self, model: nn.Module, steps: Steps, keeper: Keeper, token: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        steps: Steps,
+        keeper: Keeper,
+        introductions: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """``introductions``: what the workers have said of themselves."""
         self.model = model
-        self._steps, self._keeper, self._token = steps, keeper, token
+        self._steps, self._keeper = steps, keeper
+        self._token: str = introductions[0]["own token"]
         self._stepped = False
         self._began = time.perf_counter()
         if keeper.latest is not None:
@@ -130,8 +138,7 @@ class Attached:
     def _serve(self, purpose: Purpose) -> tuple[Tensor, Tensor]:
         """Meet, and do what others have come for, until it is this worker's turn; the consensus
         parameters and buffers, for those who have come for them."""
-        if not self._undo:
-            raise UserError("this model is no longer attached")
+        self._check_attached()
         if purpose == "save":
             self._keeper.folder_to_save_in()
         means = torch.empty(0), torch.empty(0)
@@ -148,6 +155,10 @@ class Attached:
         finally:
             meeting.part(self._steps)
         return means
+
+    def _check_attached(self) -> None:
+        if not self._undo:
+            raise UserError("this model is no longer attached")
 
     @contextlib.contextmanager
     def consensus(self) -> Iterator[nn.Module]:

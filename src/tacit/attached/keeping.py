@@ -56,6 +56,11 @@ class Keeper:
         self.latest = checkpoint.latest(self.folder) if self.folder is not None else None
         self.worker = fleet.hosted.start
 
+    @property
+    def promise(self) -> dict[str, Any]:
+        """What all workers must have in common."""
+        return {"saves": self.folder is not None, "checkpoint": self.latest}
+
     # -- a folder
 
     def save(self, steps: int, synchronisations: int) -> None:

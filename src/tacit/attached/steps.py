@@ -80,6 +80,14 @@ class Steps:
         while self.count < count:
             self.advance()
 
+    def leave(self) -> None:
+        """No more steps; those who go on hear it."""
+        self.flat.read()
+        self.flat.read_buffers()
+        for exchange in (self.exchange, self.averaging):
+            if exchange is not None:
+                exchange.leave()
+
     def follow(self) -> None:
         """A step without data of one's own, with the others' mean gradient if there is one."""
         if self.exchange_gradients(False):

@@ -7,6 +7,7 @@ from tacit.fleet.island import IslandFleet
 from tacit.fleet.ledger import CHARGED, KINDS, Event, Kind, Ledger
 from tacit.fleet.link import Link, predicted_seconds
 from tacit.fleet.local import LocalFleet
+from tacit.fleet.peers import PeerFleet
 from tacit.fleet.process_group import ProcessGroupFleet
 from tacit.fleet.star import Settled, Star
 
@@ -22,6 +23,7 @@ __all__ = [
     "Ledger",
     "Link",
     "LocalFleet",
+    "PeerFleet",
     "Pending",
     "ProcessGroupFleet",
     "Ready",

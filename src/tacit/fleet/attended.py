@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tacit.errors import PeerError
-from tacit.fleet.correspondence import Correspondence
 from tacit.fleet.fleet import Pending, Ready
 from tacit.fleet.ledger import Kind
 from tacit.fleet.letters import Distrust
@@ -139,12 +138,6 @@ class AttendedFleet(ProcessGroupFleet):
         self.ledger.gather(kind, [message.numel() * message.element_size()] * self.size)
         every = self._gather_rows(message)
         return every[:, :-1], every[:, -1].cpu() > 0
-
-    def gather_first(
-        self, rows: Tensor, kind: Kind, enough: int, correspondence: Correspondence
-    ) -> tuple[list[int], Tensor] | None:
-        """Nobody goes on without the others: who is away must hear every message."""
-        return None
 
     def roll_call(self, kind: Kind = "control") -> None:
         self.mean(torch.zeros(1, 0, device=self.device), kind)

@@ -28,6 +28,8 @@ from tacit.fleet.presence import Presence
 GREETING = 10.0
 #: Seconds between two calls to a peer.
 _PAUSE = 0.2
+#: Who leaves waits so many seconds for a peer that is without a connection.
+_ABSENCE = 5.0
 
 
 class Receiver(Protocol):
@@ -82,8 +84,8 @@ class Carrier:
             self._loop.call_soon_threadsafe(self._put, message)
 
     def close(self, linger: float) -> None:
-        """Give what waits ``linger`` seconds to arrive, then end the thread. Idempotent; in a
-        forked child, where the thread does not exist, it does nothing."""
+        """Give what waits ``linger`` seconds to arrive, 5 of them to whom there is no connection,
+        then end the thread. Idempotent; in a forked child, where the thread does not exist, it does nothing."""
         if not self._thread.is_alive():
             return
         with contextlib.suppress(RuntimeError):
@@ -116,6 +118,7 @@ class Carrier:
                 self._begin(self._call(rank))
         self._look_around()
         await self._leave.wait()
+        self._presence.hurry(_ABSENCE)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._all_gone.wait(), self._linger)
         for task in self._tasks:

@@ -145,6 +145,11 @@ class Fleet(Letters):
         del rows, kind, enough, correspondence
         return None
 
+    def leave(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+        """For :meth:`gather_first`: ``rows`` ``(1, n)`` are this worker's of every step to come.
+        Nothing is sent where workers share processes."""
+        del rows, kind, correspondence
+
     def broadcast(self, row: Tensor, kind: Kind) -> Tensor:
         """Worker 0's vector ``(n,)``, in every process."""
         self.ledger.broadcast(kind, row.numel() * row.element_size(), source=0)

@@ -31,7 +31,7 @@ from tacit.fleet.line import encode
 
 #: Messages of a peer that are held; the newest ones.
 _HELD = 4
-#: A message for a step this far ahead is ignored.
+#: A message for a step further ahead is ignored.
 _AHEAD = 1 << 40
 
 
@@ -96,6 +96,11 @@ class Mailbox:
         self._posted = step
         self._carrier.post(encode(step, row))
 
+    def leave(self, row: Tensor) -> None:
+        """Send every peer ``row`` as this worker's message of every step to come. It is the last;
+        :meth:`close` then lets it arrive."""
+        self.post(_AHEAD, row)
+
     def collect(self, step: int, enough: int, timeout: float | None = None) -> dict[int, Tensor]:
         """Wait until ``enough`` peers (oneself not counted) have sent a message of this step or of
         a later one; of all peers that have, by rank: the earliest such message that is held.
@@ -131,7 +136,8 @@ class Mailbox:
 
     def close(self, linger: float = 5.0) -> None:
         """End all connections and the thread. Idempotent. What is still on its way gets ``linger``
-        seconds, which only a peer that does not read, or has no connection, can use up."""
+        seconds, which only a peer that does not read can use up; one to whom there is no
+        connection, 5 of them."""
         self._finalizer.detach()
         self._carrier.close(linger)
 

@@ -21,6 +21,7 @@ class Presence:
         self._met: set[int] = set()
         self._missed: dict[int, asyncio.TimerHandle] = {}
         self._why = dict.fromkeys(tried, "")
+        self._patience = PATIENCE
         for rank in tried:
             self.miss(rank, "")
 
@@ -36,7 +37,14 @@ class Presence:
         self._why[rank] = why
         if rank in self.here and rank not in self._missed:
             loop = asyncio.get_running_loop()
-            self._missed[rank] = loop.call_later(PATIENCE, self._give_up, rank)
+            self._missed[rank] = loop.call_later(self._patience, self._give_up, rank)
+
+    def hurry(self, patience: float) -> None:
+        """Have no more than this patience from now on, also with those who are missed already."""
+        self._patience = min(patience, self._patience)
+        for rank in list(self._missed):
+            self._forget(rank)
+            self.miss(rank, self._why[rank])
 
     def lose(self, rank: int, why: str) -> None:
         """Nothing more will come from it."""
@@ -48,9 +56,9 @@ class Presence:
     def _give_up(self, rank: int) -> None:
         why = f" ({self._why[rank]})" if self._why[rank] else ""
         if rank in self._met:
-            self.lose(rank, f"it had no connection for {PATIENCE:g} s{why}")
+            self.lose(rank, f"it had no connection for {self._patience:g} s{why}")
         else:
-            self.lose(rank, f"{self._tried[rank]} within {PATIENCE:g} s{why}; {_ADVICE}")
+            self.lose(rank, f"{self._tried[rank]} within {self._patience:g} s{why}; {_ADVICE}")
 
     def _forget(self, rank: int) -> None:
         if rank in self._missed:

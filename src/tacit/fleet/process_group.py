@@ -158,11 +158,8 @@ class ProcessGroupFleet(Fleet):
         """
         if max(self.counts) > 1 or self.deterministic:
             return None
-        mailboxes = self._mailboxes.setdefault(correspondence, {})
         began = time.perf_counter()
-        if kind not in mailboxes:
-            mailboxes[kind] = Mailbox(self.group, rows.shape[1], dtype=rows.dtype)
-        mailbox, step = mailboxes[kind], self.ledger.step
+        mailbox, step = self._mailbox(rows, kind, correspondence), self.ledger.step
         own = self.said(rows, kind)[0]
         self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
         mailbox.post(step, own)
@@ -170,6 +167,20 @@ class ProcessGroupFleet(Fleet):
         self.waited += time.perf_counter() - began
         who = sorted(held)
         return who, torch.stack([held[rank].to(self.device) for rank in who])
+
+    def leave(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+        """Collective where it is the first of its kind in its correspondence."""
+        if max(self.counts) > 1 or self.deterministic:
+            return
+        own = self.said(rows, kind)[0]
+        self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
+        self._mailbox(rows, kind, correspondence).leave(own)
+
+    def _mailbox(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> Mailbox:
+        mailboxes = self._mailboxes.setdefault(correspondence, {})
+        if kind not in mailboxes:
+            mailboxes[kind] = Mailbox(self.group, rows.shape[1], dtype=rows.dtype)
+        return mailboxes[kind]
 
     def _collect_bytes(self, messages: Sequence[bytes], lengths: list[int]) -> list[bytes] | None:
         post = Post(self)

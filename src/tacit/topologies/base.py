@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tacit.aggregators import Aggregator
-from tacit.fleet import Fleet, Settled
+from tacit.fleet import Fleet, Kind, Settled
 from tacit.setting import Setting
 from tacit.triggers import Trigger
 
@@ -29,6 +29,11 @@ class Topology(ABC):
     @abstractmethod
     def participants(self, round_number: int) -> Tensor:
         """The workers that train and are averaged in round 0, 1, ...: ``(K,)`` bool."""
+
+    def leave(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        """A hosted worker takes no more steps. ``rows`` ``(1, n)``: its last, for those who do and
+        cannot ask for it."""
+        del fleet, rows, kind
 
     def begin_again(self, step: int) -> None:
         """Go on after this step as after a full synchronisation."""

@@ -111,6 +111,9 @@ class Peers(Topology):
                 made[:] = rule.each(every, held, own, senders)
         return mixed
 
+    def leave(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        fleet.leave(rows, kind, self._correspondence)
+
     def _held(
         self, worker: int, honest: npt.NDArray[np.bool_], silent: bool, kind: Kind, step: int
     ) -> npt.NDArray[np.int64]:
