@@ -13,7 +13,7 @@ SOURCE = Path(tacit.__file__).parent
 
 #: From the bottom up. A module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "rng", "calls", "compiled"},
+    {"errors", "rng", "calls", "compiled", "jit"},
     {"wire", "codecs", "fleet", "setting", "sketches", "stacked"},
     {"tasks", "replicas"},
     {"optimizers"},

@@ -5,15 +5,11 @@ Import this module lazily: it needs the extra ``speed``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from tacit.aggregators._jit import STRIP, jit, memory
-
-Array = npt.NDArray[Any]
+from tacit.aggregators._memory import STRIP, memory
+from tacit.jit import Array, jit
 
 
 def weighted_sum(rows: Tensor, weights: Array, out: Tensor) -> None:

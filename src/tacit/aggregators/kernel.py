@@ -15,16 +15,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from tacit.aggregators._jit import STRIP, jit, memory
+from tacit.aggregators._memory import STRIP, memory
 from tacit.aggregators._sums import narrow_sum, weighted_sum
 from tacit.aggregators.network import Plan
+from tacit.jit import Array, jit
 
 __all__ = ["middle_means", "narrow_sum", "squared_distances", "squared_to", "weighted_sum"]
 
-Array = npt.NDArray[Any]
 #: Columns whose squares are summed before they join a float64 sum.
 PIECE = 1024
 #: Columns that are sorted together, for up to 32 rows; half as many for more, to stay in the cache.

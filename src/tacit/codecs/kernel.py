@@ -6,22 +6,9 @@ GIL. The loops read only indices that were checked before, whatever the bytes ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-Array = npt.NDArray[Any]
-
-
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` compiled, with the machine code kept on disk where there is a place for it."""
-    try:
-        return cast(Callable[..., Any], njit(function, nogil=True, cache=True))
-    except RuntimeError:  # neither beside the source nor in the user's cache folder
-        return cast(Callable[..., Any], njit(function, nogil=True))
+from tacit.jit import Array, jit
 
 
 def rice_pack(gaps: Array, b: int) -> bytes:

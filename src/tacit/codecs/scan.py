@@ -10,11 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tacit.codecs.kernel import jit
+from tacit.jit import Array, jit
 
-Array = npt.NDArray[Any]
 _GROUP = 32
 _SIZE = np.int32(0x7FFFFFFF)
 

@@ -85,7 +85,8 @@ class Carrier:
 
     def close(self, linger: float) -> None:
         """Give what waits ``linger`` seconds to arrive, 5 of them to whom there is no connection,
-        then end the thread. Idempotent; in a forked child, where the thread does not exist, it does nothing."""
+        then end the thread. Idempotent; in a forked child, where the thread does not exist, it does
+        nothing."""
         if not self._thread.is_alive():
             return
         with contextlib.suppress(RuntimeError):

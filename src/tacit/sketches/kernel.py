@@ -13,20 +13,19 @@ is read from memory once and used 5 times from cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from tacit.jit import Array, jit
 from tacit.sketches.hashing import BlockHash, walsh_signs
 
-Array = npt.NDArray[Any]
 # A 256-bit vector. Wider ones gain nothing here, and waste more of a block's last vector.
 LANES = 8
 # Blocks added in float32 before the accumulators move to float64. The rounding error of a column is
@@ -89,14 +88,6 @@ def _high_signs(size: int) -> Array:
     while len(signs) < size:
         signs = np.concatenate([signs, -signs])
     return signs
-
-
-def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``function`` compiled, with the machine code kept on disk where there is a place for it."""
-    try:
-        return cast(Callable[..., Any], njit(function, nogil=True, cache=True, **options))
-    except RuntimeError:  # neither beside the source nor in the user's cache folder
-        return cast(Callable[..., Any], njit(function, nogil=True, **options))
 
 
 def _add_signed_types(
@@ -215,7 +206,7 @@ def _dot_piece(x: Array, y: Array) -> Any:
 
 
 # Reassociation is what lets the float32 sum run in vector lanes; NaN and inf keep their meaning.
-_dot = _jit(_dot_piece, fastmath={"reassoc", "contract"})
+_dot = jit(_dot_piece, fastmath={"reassoc", "contract"})
 
 
 def _row_moments(flat: Array, stride: int, d: int, reference: Array, xi: Array, out: Array) -> None:
@@ -239,5 +230,5 @@ def _row_moments(flat: Array, stride: int, d: int, reference: Array, xi: Array, 
             out[k, 1] = inner
 
 
-_sketch = _jit(_sketch_rows)
-_moments = _jit(_row_moments)
+_sketch = jit(_sketch_rows)
+_moments = jit(_row_moments)

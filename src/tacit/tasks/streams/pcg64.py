@@ -18,15 +18,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tacit.codecs.kernel import jit
+from tacit.jit import Array, jit
 
-Array = npt.NDArray[Any]
 #: M, its high and its low half.
 HIGH, LOW = np.uint64(0x2360ED051FC65DA4), np.uint64(0x4385DF649FCCF645)
 POOL = 4

@@ -5,14 +5,10 @@ Import this module lazily: it needs the extra ``speed``. It runs on one thread, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from tacit.codecs.kernel import jit
+from tacit.jit import Array, jit
 
-Array = npt.NDArray[Any]
 #: The hidden variables of a sample are the bits of one number, as wide as the random ones.
 MOST_HIDDEN = 16
 
