@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 
 import tacit
+from helpers.tasks import mlp_task
 from tacit.aggregators import NNA, CSPlus, SelfClipping, TrimmedMean
 from tacit.averaging import ModelAveraging
 from tacit.errors import UserError
+from tacit.fleet import LocalFleet
 from tacit.gradients import GradientExchange
 from tacit.topologies import Peers
 from tacit.triggers import Every, ModelVariance, Trigger
@@ -68,3 +70,9 @@ def test_among_peers_they_are_at_home() -> None:
         assert GradientExchange(rule, topology=Peers(1)).aggregator is rule
     assert tacit.learn(1, rule="nna").gradients is not None
     assert ModelAveraging(Every(1), TrimmedMean(1)).aggregator.gathers
+
+
+def test_a_rule_that_cannot_do_with_the_drawn_workers_is_refused_at_once():
+    recipe = tacit.fedavg(fraction=0.5, aggregator="trimmed_mean(f=1)")
+    with pytest.raises(UserError, match="at least 3 rows, not 2"):
+        tacit.Simulation(mlp_task(), recipe, LocalFleet(4))

@@ -84,8 +84,7 @@ class ModelAveraging(SavedAveraging):
         self.fleet, self.models, self.optimizer = fleet, models, optimizer
         for part in (self.trigger, self.aggregator, self.topology):
             part.start(setting)
-        if isinstance(self.topology, Peers):
-            self.topology.check(self.aggregator)
+        self.aggregator.check(self.topology.senders)
         #: The global model at the last synchronisation, ``(d,)``.
         self.reference = models.parameters[0].clone()
         if self.outer is not None:

@@ -61,8 +61,7 @@ class GradientExchange:
         self.fleet, self.models = fleet, models
         self.aggregator.start(setting)
         self.topology.start(setting)
-        if isinstance(self.topology, Peers):
-            self.topology.check(self.aggregator)
+        self.aggregator.check(self.topology.senders)
         if self.compression is not None:
             self.compression.start(fleet, models, setting)
 

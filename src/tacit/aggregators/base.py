@@ -35,6 +35,10 @@ class Aggregator(ABC):
         """Begin a run."""
         del setting
 
+    def check(self, n: int) -> None:
+        """Raise UserError unless it accepts n rows."""
+        del n
+
     @abstractmethod
     def __call__(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """``(n, d) -> (d,)``."""

@@ -30,6 +30,11 @@ class Topology(ABC):
     def participants(self, round_number: int) -> Tensor:
         """The workers that train and are averaged in round 0, 1, ...: ``(K,)`` bool."""
 
+    @property
+    def senders(self) -> int:
+        """How many rows are combined into one in a round."""
+        return int(self.participants(0).sum())
+
     def leave(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
         """A hosted worker takes no more steps. ``rows`` ``(1, n)``: its last, for those who do and
         cannot ask for it."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tacit import rng
-from tacit.aggregators import Aggregator, Robust
+from tacit.aggregators import Aggregator
 from tacit.errors import UserError
 from tacit.fleet import Correspondence, Fleet, Kind
 from tacit.setting import Setting
@@ -59,14 +59,9 @@ class Peers(Topology):
         self._correspondence = Correspondence()
 
     @property
-    def holds(self) -> int:
+    def senders(self) -> int:
         """How many models a worker waits for, its own included."""
         return self.setting.workers - (0 if self.reception == "all" else self.f)
-
-    def check(self, rule: Aggregator) -> None:
-        """Raise UserError for a rule that does not accept as many models as a worker holds."""
-        if isinstance(rule, Robust):
-            rule.check(self.holds)
 
     def participants(self, round_number: int) -> Tensor:
         del round_number
@@ -78,7 +73,7 @@ class Peers(Topology):
         """What the hosted workers go on from, ``(L, n)``; ``rows``: their models ``(L, n)``."""
         # liars answer what they overhear, so they are never late: there, too, senders are drawn
         if self.reception == "first" and fleet.voice is None:
-            first = fleet.gather_first(rows, kind, self.holds - 1, self._correspondence)
+            first = fleet.gather_first(rows, kind, self.senders - 1, self._correspondence)
             if first is not None:
                 here, models = first
                 own_place = here.index(fleet.hosted.start)
@@ -119,7 +114,7 @@ class Peers(Topology):
     ) -> npt.NDArray[np.int64]:
         """The workers whose models this one holds at a step, in order."""
         others = np.delete(np.arange(len(honest)), worker)
-        wanted = self.holds - 1
+        wanted = self.senders - 1
         if silent and self.reception == "first":  # those who say nothing never come first
             speaking = others[honest[others]]
             others = speaking if len(speaking) >= wanted else others
