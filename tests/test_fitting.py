@@ -72,7 +72,8 @@ def test_among_peers_they_are_at_home() -> None:
     assert ModelAveraging(Every(1), TrimmedMean(1)).aggregator.gathers
 
 
-def test_a_rule_that_cannot_do_with_the_drawn_workers_is_refused_at_once():
-    recipe = tacit.fedavg(fraction=0.5, aggregator="trimmed_mean(f=1)")
+@pytest.mark.parametrize("options", [{}, {"period": 3}], ids=["rest", "go on"])
+def test_a_rule_that_cannot_do_with_the_drawn_workers_is_refused_at_once(options):
+    recipe = tacit.fedavg(fraction=0.5, aggregator="trimmed_mean(f=1)", **options)
     with pytest.raises(UserError, match="at least 3 rows, not 2"):
         tacit.Simulation(mlp_task(), recipe, LocalFleet(4))

@@ -152,9 +152,13 @@ class ModelAveraging(SavedAveraging):
         self.rounds += 1
         return True
 
-    def leave(self) -> None:
-        """Those who go on without this worker may need its model."""
-        self.topology.leave(self.fleet, self._rows(), "model")
+    def introduce(self) -> None:
+        """Before the first step of workers that do not wait for each other."""
+        self.topology.introduce(self.fleet, self._rows(), "model")
+
+    def last_word(self) -> None:
+        """No more steps here: those who go on may need this model."""
+        self.topology.last_word(self.fleet, self._rows(), "model")
 
     def _rows(self) -> Tensor:
         """The models, and behind them what travels with them."""

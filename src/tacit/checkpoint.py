@@ -139,11 +139,12 @@ def write_remains(
     publishes the checkpoint once all are there. Where it is; None if somebody did not write.
 
     ``attempt``: a name that only these survivors use. A whole checkpoint is kept beside it; one of
-    the same step is worth more, and stays.
+    the same step, or of a later one, is worth more, and stays the latest.
     """
     final = folder / f"step-{step:09d}"
-    if (folder / (latest(folder) or "none")) == final:
-        return final
+    newest = latest(folder)
+    if newest is not None and newest >= final.name:
+        return folder / newest
     building = folder / f".step-{step:09d}.{attempt}.tmp"
     building.mkdir(parents=True, exist_ok=True)
     save(_worker_file(building, worker), state)
@@ -160,9 +161,12 @@ def write_remains(
 
 def _publish(folder: Path, step: int, building: Path, shared: Any, tidy: bool = True) -> Path:
     save(building / "shared.tacit", shared)
-    final = folder / f"step-{step:09d}"
-    shutil.rmtree(final, ignore_errors=True)
+    final, former = folder / f"step-{step:09d}", folder / f".step-{step:09d}.former"
+    if final.exists():
+        shutil.rmtree(former, ignore_errors=True)
+        final.rename(former)
     building.rename(final)
+    shutil.rmtree(former, ignore_errors=True)
     pointer = folder / ".latest.tmp"
     pointer.write_text(final.name)
     os.replace(pointer, folder / "latest")

@@ -97,9 +97,13 @@ class GradientExchange:
             gradients[:] = self.compression.combine(gradients, kind, participants, self.aggregator)
         return True
 
-    def leave(self) -> None:
-        """Those who go on without this worker hear of no more gradients."""
-        self.topology.leave(self.fleet, torch.zeros_like(self.models.gradients), "gradient")
+    def introduce(self) -> None:
+        """Before the first step of workers that do not wait for each other."""
+        self.topology.introduce(self.fleet, self.models.gradients, "gradient")
+
+    def last_word(self) -> None:
+        """No more steps here: to those who go on this worker's gradients are zero."""
+        self.topology.last_word(self.fleet, torch.zeros_like(self.models.gradients), "gradient")
 
     @property
     def first_message(self) -> int:

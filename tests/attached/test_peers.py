@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -224,8 +225,23 @@ def test_with_more_than_f_gone_the_error_says_who_and_leaves_a_checkpoint(tmp_pa
         assert "\n" not in said
         assert seconds < 20
         shared, own = checkpoint.read_folder(tmp_path / f"peer-0000{worker}", [worker])
-        assert shared["steps"] in (4, 5)
+        assert shared["steps"] == 4  # the fifth is taken again
+        assert "after 4 steps" in said
         assert torch.isfinite(own[worker]["model"]["parameters"]).all()
+
+
+def first_batch(worker: int) -> int:
+    """Worker 1 dies before it has exchanged anything."""
+    task, module, optimizer, sync, shard = start(worker, tacit.monna(1, 0.5, 0.1))
+    if worker == 1:
+        os._exit(1)
+    steps(task, module, optimizer, shard, range(STEPS))
+    sync.finish()
+    return sync.steps
+
+
+def test_one_may_die_before_the_first_exchange() -> None:
+    assert run_survivors(first_batch, N) == [STEPS, None, STEPS, STEPS]
 
 
 # -- an overflow
@@ -270,14 +286,19 @@ def stop_and_go_on(
     Worker ``lost`` has no checkpoint then."""
     for end in (until, STEPS):
         recipe = tacit.monna(0 if lost is None else 1, 0.5, 0.1)
-        task, module, optimizer, sync, shard = start(worker, recipe, checkpoint=folder)
-        began, first = sync.steps, vector(module)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            task, module, optimizer, sync, shard = start(worker, recipe, checkpoint=folder)
+        began, first, said = sync.steps, vector(module), [str(w.message) for w in caught]
         for draw in range(sync.steps, end):
             steps(task, module, optimizer, shard, range(draw, draw + 1))
             if end == until and sync.steps == saves[worker] and worker != lost:
                 sync.save()
         sync.detach()
         dist.barrier()
+    assert lost is None or any(
+        "checkpoints of different steps: 8, 5, 6, 0" in line for line in said
+    )
     return began, first, vector(module)
 
 
@@ -300,6 +321,78 @@ def test_all_go_on_at_a_step_that_more_than_f_have_reached(tmp_path: Path) -> No
     for _, first, model in results:
         assert torch.isfinite(model).all()
         assert not torch.equal(first, model)
+
+
+def damaged(worker: int, folder: str, how: str) -> str:
+    if worker == 1:
+        path = Path(folder) / "peer-00001" / "step-000000006" / "worker-00001.tacit"
+        path.write_bytes(path.read_bytes()[: 0 if how == "empty" else -9])
+    dist.barrier()
+    options = {"stateful": {"other": torch.nn.Linear(1, 1)}} if how == "stateful" else {}
+    try:
+        start(worker, tacit.monna(0, 0.5, 0.1), checkpoint=folder, **options)
+    except PeerError as error:
+        return str(error)
+    return "attached"
+
+
+@pytest.mark.parametrize("how", ["empty", "cut off"])
+def test_a_damaged_checkpoint_is_named_to_everybody(tmp_path: Path, how: str) -> None:
+    run_processes(stop_and_go_on, 3, str(tmp_path), [6] * 3, 6)
+    for said in run_processes(damaged, 3, str(tmp_path), how):
+        assert said.startswith("worker 1 cannot go on: ")
+        assert "is damaged" in said
+        assert "\n" not in said
+
+
+def after_a_loss(worker: int, folder: str) -> tuple[int, int]:
+    """More than f go; then all begin again. The steps and those of a schedule, after the restart
+    and at its end."""
+    counts: list[int] = []
+    for end in (4, STEPS):
+        task, module = mlp_task(), model_of(mlp_task())
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
+        sync = tacit.attach(
+            module,
+            optimizer,
+            tacit.monna(0),
+            checkpoint=folder,
+            stateful={"schedule": schedule},
+        )
+        shard = batches(task, worker, 3)
+        try:
+            for draw in range(sync.steps, STEPS):
+                if worker == 1 and draw == end:
+                    sync.save()
+                    break
+                loss_of(task, module, shard, draw).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+        except PeerLost:
+            assert end == 4
+        counts += [sync.steps, schedule.last_epoch]
+        sync.detach()
+        dist.barrier()
+    return counts[2], counts[3]
+
+
+def test_a_lost_step_is_taken_again_with_its_learning_rate(tmp_path: Path) -> None:
+    assert run_processes(after_a_loss, 3, str(tmp_path)) == [(STEPS, STEPS)] * 3
+
+
+def going_back(worker: int) -> str:
+    *_, sync, _ = start(worker, tacit.monna(0, 0.5, 0.1))
+    with pytest.raises(UserError) as error:
+        sync.load_state_dict(sync.state_dict())
+    sync.detach()
+    return str(error.value)
+
+
+def test_a_worker_cannot_go_back_by_itself() -> None:
+    for said in run_processes(going_back, 2):
+        assert "start the job again" in said
 
 
 def other_number(worker: int, folder: str) -> tuple[int, bool]:

@@ -132,6 +132,9 @@ def test_the_door_is_shut_once_nobody_more_can_come(town):
     assert not refused()  # it may come again
     with bare, place.dial(1) as again:
         read(again, GREETING_BYTES)
+        again.shutdown(socket.SHUT_WR)
+        while again.recv(1 << 16):  # what is unread when a socket closes breaks the line
+            pass
     until(refused)  # it has ended
     assert place.boxes[1].gone == {0: "it closed the connection"}
     others_are_well(place, 1)
@@ -259,6 +262,30 @@ def test_closing_does_not_wait_longer_than_told_for_who_does_not_read(town):
         box.post(1, torch.zeros(3_000_000))  # nobody hears
     with pytest.raises(ValueError, match="closed"):
         box.collect(0, 1)
+
+
+def test_a_last_word_arrives_however_slowly_it_is_read(town):
+    """It takes several times as long as one may linger for somebody who does not read at all."""
+    width = 6_000_000
+    place = town(2, bare=0, width=width)
+    box = place.boxes[1]
+    with place.dial(1, place.greeting(1, row_bytes=4 * width)) as bare:
+        read(bare, GREETING_BYTES)
+        began = time.monotonic()
+        box.last_word(torch.arange(float(width)), linger=0.4)
+        message, size = bytearray(), HEADER_BYTES + 4 * width
+        while len(message) < size:
+            part = bare.recv(min(1 << 20, size - len(message)))
+            assert part, "it was cut off"
+            message += part
+            time.sleep(0.06)
+        assert time.monotonic() - began > 0.8
+        assert bare.recv(1) == b""
+    assert struct.unpack_from("<4sQI", message)[1] == 1 << 40
+    assert torch.equal(
+        torch.frombuffer(message, dtype=torch.float32, offset=HEADER_BYTES),
+        torch.arange(float(width)),
+    )
 
 
 def test_a_forgotten_mailbox_ends_its_thread(town):

@@ -26,7 +26,8 @@ from tacit.attached import fitting, handshake
 from tacit.attached.attached import Attached
 from tacit.attached.flat import FlatModel, is_ddp
 from tacit.attached.keeping import Keeper, Stateful
-from tacit.attached.peers import AttachedPeer, PeerKeeper
+from tacit.attached.keeping_own import PeerKeeper
+from tacit.attached.peers import AttachedPeer
 from tacit.attached.steps import Steps
 from tacit.fleet import AttendedFleet, IslandFleet, PeerFleet, ProcessGroupFleet
 from tacit.gradients import GradientExchange
@@ -88,14 +89,14 @@ def attach(
     different recipes, models or versions.
     """
     fitting.check(optimizer, recipe, island is not None, initial, samples, deterministic)
-    alone = fitting.among_peers(recipe)
+    peers = fitting.among_peers(recipe)
     own_exchange = recipe.gradients is not None or island is not None
     flat = FlatModel(model, optimizer, views, gradients=own_exchange)
     try:
         fleet, inside, exchange = _fleets(
-            model, recipe, process_group, island, flat.parameters.device, deterministic, alone
+            model, recipe, process_group, island, flat.parameters.device, deterministic, peers
         )
-        keeper = (PeerKeeper if alone else Keeper)(
+        keeper = (PeerKeeper if peers else Keeper)(
             fleet,
             flat,
             optimizer,
@@ -112,7 +113,8 @@ def attach(
             **keeper.promise,
         }
         introductions = _handshake(fleet, recipe, flat, samples, promise)
-        if initial == "broadcast" and (alone or keeper.latest is None):
+        keeper.agree(introductions)
+        if initial == "broadcast" and (peers or keeper.latest is None):
             _broadcast(fleet, flat)
         weights = torch.tensor([worker["own samples"] for worker in introductions])
         setting = Setting(
@@ -130,7 +132,7 @@ def attach(
         if recipe.averaging is not None:
             recipe.averaging.start(fleet, flat, keeper, setting)
         steps = Steps(flat, optimizer, fleet, recipe.averaging, inside, exchange)
-        attached = (AttachedPeer if alone else Attached)(model, steps, keeper, introductions)
+        attached = (AttachedPeer if peers else Attached)(model, steps, keeper, introductions)
     except BaseException:
         flat.restore()
         raise
@@ -146,12 +148,12 @@ def _fleets(
     island: Group | None,
     device: torch.device,
     deterministic: bool,
-    alone: bool,
+    peers: bool,
 ) -> tuple[AttendedFleet, AttendedFleet | None, GradientExchange | None]:
     """The workers that average models; those that average gradients, and how, if Tacit does."""
     group = None if process_group is None else _group(process_group)
     if island is None:
-        kind = PeerFleet if alone else AttendedFleet
+        kind = PeerFleet if peers else AttendedFleet
         fleet = kind(1, group, device, deterministic)
         return fleet, fleet if recipe.gradients is not None else None, recipe.gradients
     islands = IslandFleet(group, _group(island), device)

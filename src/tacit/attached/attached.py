@@ -175,7 +175,8 @@ class Attached:
         self._serve("save")
 
     def finish(self) -> None:
-        """Wait for workers that have more data, take over the consensus model, and detach."""
+        """Wait for workers that have more data, take over the consensus model, and detach. (Among
+        peers nobody waits: see ``AttachedPeer``.)"""
         self._steps.flat.show(*self._serve("finish"))
         self.detach()
         for fleet in self._steps.fleets:
@@ -200,7 +201,8 @@ class Attached:
     # -- looking
 
     def stats(self) -> dict[str, Any]:
-        """Steps, synchronisations, bytes by kind (sent and received, all workers together), bytes
+        """Steps, synchronisations, bytes by kind (sent and received, all workers together; among
+        peers as if none of them were gone), bytes
         on the wire where there is no coordinator, seconds since attaching, and how many of them
         this process waited for others; of a compressed exchange, how often messages would have been
         longer than the vectors, which travelled instead (``given_up``)."""
@@ -213,8 +215,8 @@ class Attached:
             "seconds": time.perf_counter() - self._began,
             "waited_seconds": sum(fleet.waited for fleet in self._steps.fleets),
         }
-        for exchange in (self._steps.exchange, self._steps.averaging):
-            if exchange is not None and exchange.compression is not None:
+        for exchange in self._steps.exchanges:
+            if exchange.compression is not None:
                 stats["given_up"] = exchange.compression.given_up
         for fleet in self._steps.fleets[:-1]:
             stats["island_bytes"] = fleet.ledger.by_kind()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,8 +58,12 @@ class Keeper:
 
     @property
     def promise(self) -> dict[str, Any]:
-        """What all workers must have in common."""
+        """What all workers must have in common, for the handshake."""
         return {"saves": self.folder is not None, "checkpoint": self.latest}
+
+    def agree(self, introductions: Sequence[Mapping[str, Any]]) -> None:
+        """After the handshake: what the workers have said of themselves."""
+        del introductions  # here all must say the same
 
     # -- a folder
 
@@ -153,10 +157,14 @@ class Keeper:
         saved = own["optimizer"]
         state = {int(i): entry for i, entry in saved["state"].items()}
         self.optimizer.load_state_dict({**saved, "state": state})
+        self._check_stateful(own)
         for name, part in self.stateful.items():
+            part.load_state_dict(own["stateful"][name])
+
+    def _check_stateful(self, own: Mapping[str, Any]) -> None:
+        for name in self.stateful:
             if name not in own["stateful"]:
                 raise UserError(f"the checkpoint has no {name!r}; it was saved without")
-            part.load_state_dict(own["stateful"][name])
 
     def _take_over(self, shared: dict[str, Any], workers: dict[int, Path]) -> None:
         self.recipe.check_saved(shared)

@@ -34,6 +34,8 @@ class Steps:
         self.fleets = [fleet] if inside is None or inside is fleet else [inside, fleet]
         self._everyone = torch.ones(inside.size if inside else fleet.size, dtype=torch.bool)
         self.count = 0
+        #: Steps that are whole: one in which the others could not be reached is not.
+        self.finished = 0
         self.synchronisations = 0
         #: The optimizer is stepping with the others' gradient; its hooks have nothing to do.
         self.following = False
@@ -56,6 +58,10 @@ class Steps:
     def advance(self, learned: bool = False) -> None:
         """After the optimizer's step, or where it was skipped. ``learned``: it was a step on this
         worker's own data."""
+        self._advance(learned)
+        self.finished = self.count
+
+    def _advance(self, learned: bool) -> None:
         self.count += 1
         for fleet in self.fleets:
             fleet.owes |= learned
@@ -80,13 +86,18 @@ class Steps:
         while self.count < count:
             self.advance()
 
-    def leave(self) -> None:
-        """No more steps; those who go on hear it."""
+    @property
+    def exchanges(self) -> list[GradientExchange | ModelAveraging]:
+        """In the order in which a step has them."""
+        both = (self.exchange, self.averaging)
+        return [exchange for exchange in both if exchange is not None]
+
+    def last_word(self) -> None:
+        """No more steps; those who go on without waiting hear what remains."""
         self.flat.read()
         self.flat.read_buffers()
-        for exchange in (self.exchange, self.averaging):
-            if exchange is not None:
-                exchange.leave()
+        for exchange in self.exchanges:
+            exchange.last_word()
 
     def follow(self) -> None:
         """A step without data of one's own, with the others' mean gradient if there is one."""

@@ -28,8 +28,10 @@ from tacit.fleet.presence import Presence
 GREETING = 10.0
 #: Seconds between two calls to a peer.
 _PAUSE = 0.2
-#: Who leaves waits so many seconds for a peer that is without a connection.
-_ABSENCE = 5.0
+#: Who leaves waits so many seconds for a peer that is without a connection, ...
+_ABSENCE = 10.0
+#: ... and for one to whom something still moves so many times as long as for one that is silent.
+_PATIENCE = 20
 
 
 class Receiver(Protocol):
@@ -83,14 +85,19 @@ class Carrier:
         with contextlib.suppress(RuntimeError):  # closed
             self._loop.call_soon_threadsafe(self._put, message)
 
+    def leave(self, linger: float) -> None:
+        """Let what waits arrive, then end the thread: after ``linger`` seconds in which nothing
+        moved, of which 10 for those to whom there is no connection; after 20 times as long in any
+        case. Returns at once."""
+        with contextlib.suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(self._start_leaving, linger)
+
     def close(self, linger: float) -> None:
-        """Give what waits ``linger`` seconds to arrive, 5 of them to whom there is no connection,
-        then end the thread. Idempotent; in a forked child, where the thread does not exist, it does
-        nothing."""
+        """:meth:`leave`, and wait for the end. Idempotent; in a forked child, where the thread does
+        not exist, it does nothing."""
         if not self._thread.is_alive():
             return
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._start_leaving, linger)
+        self.leave(linger)
         if threading.current_thread() is not self._thread:  # it may collect the garbage
             self._thread.join()
 
@@ -120,11 +127,22 @@ class Carrier:
         self._look_around()
         await self._leave.wait()
         self._presence.hurry(_ABSENCE)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._all_gone.wait(), self._linger)
+        await self._part()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _part(self) -> None:
+        """Wait until all are gone, as long as anything moves."""
+        end, moved = self._loop.time() + _PATIENCE * self._linger, -1
+        while not self._all_gone.is_set() and self._loop.time() < end and self._moved > moved:
+            moved = self._moved
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), self._linger)
+
+    @property
+    def _moved(self) -> int:
+        return sum(outbox.moved for outbox in self._outboxes.values())
 
     def _begin(
         self, work: Coroutine[Any, Any, None], closed: Line | socket.socket | None = None

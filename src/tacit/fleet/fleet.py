@@ -145,7 +145,12 @@ class Fleet(Letters):
         del rows, kind, enough, correspondence
         return None
 
-    def leave(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+    def introduce(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+        """Before the first :meth:`gather_first` of rows like these, which else does it: workers get
+        to know each other. Collective."""
+        del rows, kind, correspondence
+
+    def last_word(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
         """For :meth:`gather_first`: ``rows`` ``(1, n)`` are this worker's of every step to come.
         Nothing is sent where workers share processes."""
         del rows, kind, correspondence

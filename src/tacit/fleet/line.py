@@ -31,6 +31,8 @@ _CUT_OFF = "it closed the connection in the middle of a message"
 HEADER_BYTES = _HEADER.size
 #: Messages that wait for a slow peer; one more may be on its way.
 _WAITING = 2
+#: Bytes that are written at a time.
+_PIECE = 1 << 17
 
 
 def encode(step: int, row: Tensor) -> bytearray:
@@ -61,7 +63,7 @@ class Line:
     async def connect(self, host: str, port: int) -> None:
         await self._loop.sock_connect(self._sock, (host, port))
 
-    async def write(self, message: bytes | bytearray) -> None:
+    async def write(self, message: bytes | memoryview) -> None:
         await self._loop.sock_sendall(self._sock, message)
 
     async def read_greeting(self) -> bytes:
@@ -109,10 +111,11 @@ class Line:
 
 
 class Outbox:
-    """What waits for one peer: the newest messages. ``sent``: bytes that have left."""
+    """What waits for one peer: the newest messages. ``sent``: bytes of those that have left whole;
+    ``moved``: of parts too."""
 
     def __init__(self) -> None:
-        self.sent = 0
+        self.sent = self.moved = 0
         #: All has left, and the line has been ended.
         self.finished = False
         self._messages: deque[bytearray] = deque(maxlen=_WAITING)
@@ -148,7 +151,10 @@ class Outbox:
             await self._changed.wait()
             if self._messages:
                 message = self._unsure = self._messages.popleft()
-                await line.write(message)
+                for start in range(0, len(message), _PIECE):
+                    piece = memoryview(message)[start : start + _PIECE]
+                    await line.write(piece)
+                    self.moved += len(piece)
                 self.sent += len(message)
             elif self._ended:
                 self.finished = True

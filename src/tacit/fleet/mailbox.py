@@ -96,10 +96,11 @@ class Mailbox:
         self._posted = step
         self._carrier.post(encode(step, row))
 
-    def leave(self, row: Tensor) -> None:
-        """Send every peer ``row`` as this worker's message of every step to come. It is the last;
-        :meth:`close` then lets it arrive."""
+    def last_word(self, row: Tensor, linger: float = 30.0) -> None:
+        """Send every peer ``row`` as this worker's message of every step to come, and begin to
+        :meth:`close`; returns at once."""
         self.post(_AHEAD, row)
+        self._carrier.leave(linger)
 
     def collect(self, step: int, enough: int, timeout: float | None = None) -> dict[int, Tensor]:
         """Wait until ``enough`` peers (oneself not counted) have sent a message of this step or of
@@ -135,9 +136,9 @@ class Mailbox:
         return self._carrier.received
 
     def close(self, linger: float = 5.0) -> None:
-        """End all connections and the thread. Idempotent. What is still on its way gets ``linger``
-        seconds, which only a peer that does not read can use up; one to whom there is no
-        connection, 5 of them."""
+        """End all connections and the thread. Idempotent. What is still on its way may go on until
+        nothing has moved for ``linger`` seconds, or for 20 times as long; a peer to whom there is
+        no connection is waited for 10 seconds."""
         self._finalizer.detach()
         self._carrier.close(linger)
 
@@ -197,17 +198,19 @@ class _Inbox:
                     return there
                 if self._ended:
                     raise UserError("this mailbox is closed")
-                silent = [r for r in self._held if r not in there and r not in self._gone]
+                gone = {rank: why for rank, why in self._gone.items() if rank not in there}
+                silent = [rank for rank in self._held if rank not in there and rank not in gone]
                 possible = len(there) + len(silent)
                 needed = f"step {step} needs messages of {enough} peers, and only"
                 if possible < enough:
-                    raise PeerLost(f"{needed} {possible} can still have sent one; {self._lost()}")
+                    raise PeerLost(f"{needed} {possible} can still have sent one; {_say(gone)}")
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     names = [f"nothing came from worker {rank}" for rank in silent]
-                    said = ", ".join([*names, *filter(None, [self._lost()])])
+                    said = ", ".join([*names, *filter(None, [_say(gone)])])
                     raise PeerLost(f"{needed} {len(there)} came within {timeout:g} s; {said}")
                 self._changed.wait(left)
 
-    def _lost(self) -> str:
-        return ", ".join(f"worker {r} is gone: {why}" for r, why in sorted(self._gone.items()))
+
+def _say(gone: dict[int, str]) -> str:
+    return ", ".join(f"worker {rank} is gone: {why}" for rank, why in sorted(gone.items()))

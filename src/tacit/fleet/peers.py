@@ -20,8 +20,8 @@ class PeerFleet(AttendedFleet):
         return self.aside
 
     def hang_up(self, linger: float = 30.0) -> None:
-        """End all connections, once what was said has arrived or ``linger`` seconds are over. Those
-        who go on hear of it at once. Idempotent."""
+        """End all connections, as ``Mailbox.close`` does. Those who go on hear of it at once.
+        Idempotent."""
         for mailboxes in self._mailboxes.values():
             for mailbox in mailboxes.values():
                 mailbox.close(linger)

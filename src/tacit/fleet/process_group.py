@@ -168,13 +168,15 @@ class ProcessGroupFleet(Fleet):
         who = sorted(held)
         return who, torch.stack([held[rank].to(self.device) for rank in who])
 
-    def leave(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
-        """Collective where it is the first of its kind in its correspondence."""
-        if max(self.counts) > 1 or self.deterministic:
-            return
-        own = self.said(rows, kind)[0]
-        self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
-        self._mailbox(rows, kind, correspondence).leave(own)
+    def introduce(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+        if max(self.counts) == 1 and not self.deterministic:
+            self._mailbox(rows, kind, correspondence)
+
+    def last_word(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> None:
+        if max(self.counts) == 1 and not self.deterministic:
+            own = self.said(rows, kind)[0]
+            self.ledger.gather(kind, [own.numel() * own.element_size()] * self.size)
+            self._mailbox(rows, kind, correspondence).last_word(own)
 
     def _mailbox(self, rows: Tensor, kind: Kind, correspondence: Correspondence) -> Mailbox:
         mailboxes = self._mailboxes.setdefault(correspondence, {})

@@ -35,9 +35,14 @@ class Topology(ABC):
         """How many rows are combined into one in a round."""
         return int(self.participants(0).sum())
 
-    def leave(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
-        """A hosted worker takes no more steps. ``rows`` ``(1, n)``: its last, for those who do and
-        cannot ask for it."""
+    def introduce(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        """Where nobody waits for all: let workers get to know each other, once, before they
+        exchange rows like these. Collective."""
+        del fleet, rows, kind
+
+    def last_word(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        """The hosted worker takes no more steps. ``rows`` ``(1, n)``: its last, for those who do
+        and cannot ask for it."""
         del fleet, rows, kind
 
     def begin_again(self, step: int) -> None:

@@ -12,7 +12,7 @@ from tacit.aggregators import Aggregator
 from tacit.errors import UserError
 from tacit.fleet import Fleet, Settled, Star
 from tacit.topologies.base import Coordinated
-from tacit.topologies.sampling import check_fraction, draw_workers
+from tacit.topologies.sampling import check_fraction, draw_workers, drawn_workers
 from tacit.triggers import Trigger
 
 Receivers = Literal["drawn", "everyone"]
@@ -30,6 +30,10 @@ class Drawn(Coordinated):
             raise UserError(f"the mean goes to {' or '.join(get_args(Receivers))}, not {to!r}")
         self.fraction = check_fraction(fraction)
         self.to = to
+
+    @property
+    def senders(self) -> int:
+        return drawn_workers(self.setting, self.fraction)
 
     def meet(
         self,

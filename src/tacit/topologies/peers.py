@@ -106,8 +106,11 @@ class Peers(Topology):
                 made[:] = rule.each(every, held, own, senders)
         return mixed
 
-    def leave(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
-        fleet.leave(rows, kind, self._correspondence)
+    def introduce(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        fleet.introduce(rows, kind, self._correspondence)
+
+    def last_word(self, fleet: Fleet, rows: Tensor, kind: Kind) -> None:
+        fleet.last_word(rows, kind, self._correspondence)
 
     def _held(
         self, worker: int, honest: npt.NDArray[np.bool_], silent: bool, kind: Kind, step: int

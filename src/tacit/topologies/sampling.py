@@ -48,6 +48,10 @@ def check_fraction(fraction: float) -> float:
 def draw_workers(setting: Setting, fraction: float, *name: rng.Name) -> npt.NDArray[np.int64]:
     """``ceil(fraction * K)`` workers, from the stream of this name."""
     draw = rng.numpy_stream(setting.seed, *name)
+    return draw.choice(setting.workers, drawn_workers(setting, fraction), replace=False)
+
+
+def drawn_workers(setting: Setting, fraction: float) -> int:
+    """``ceil(fraction * K)``."""
     # 0.07 * 100 is a little more than 7
-    count = max(1, math.ceil(fraction * setting.workers - 1e-9))
-    return draw.choice(setting.workers, count, replace=False)
+    return max(1, math.ceil(fraction * setting.workers - 1e-9))
