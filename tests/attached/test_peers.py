@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import tacit
+import tacit.fleet.carrier
 from helpers.loops import batches, model_of, vector
 from helpers.situations import loss_of
 from helpers.spawn import run_processes, run_survivors
@@ -163,6 +164,7 @@ def test_gradients_of_who_has_no_data_left_are_zero() -> None:
 
 def go_on(worker: int, how: str, folder: str | None = None) -> dict[str, Any]:
     """Worker 1 of four is gone, or lies, from step 4 on; f = 1."""
+    tacit.fleet.carrier._ABSENCE = 1.0
     task, module, optimizer, sync, shard = start(worker, tacit.monna(1, 0.5, 0.1))
     for draw in range(3 * STEPS):
         if worker == 1 and draw == 4:
