@@ -142,7 +142,7 @@ def test_accumulation_and_mixed_precision():
 
 @pytest.mark.slow
 def test_the_others_learn_beside_one_that_lies_and_one_that_is_gone():
-    lines = re.findall(r"worker (\d): (\d+) steps, accuracy (\S+)", run(6, "monna.py"))
+    lines = re.findall(r"worker (\d): (\d+) steps, accuracy (\d\.\d{3})", run(6, "monna.py"))
     ends = {int(worker): (int(steps), float(right)) for worker, steps, right in lines}
     assert sorted(ends) == [0, 1, 2, 3, 4]
     assert all(steps == 150 and right > 0.85 for steps, right in ends.values()), ends
